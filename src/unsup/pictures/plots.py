@@ -14,6 +14,7 @@ from torch import Tensor
 
 from unsup.core.escapes import visible
 from unsup.core.event import Event
+from unsup.core.words import counted
 from unsup.pictures.artist import ANOMALOUS, BULK, ORDINARY, Artist, Sheet, array, bit_colours, colours, number
 from unsup.pictures.images import coarser
 
@@ -281,7 +282,8 @@ class Lines(Artist):
             [(one, style)] for row in rows[:n, :steps] for one, style in zip(self._series(row), styles, strict=True)
         ]
         figure, _ = self._draw(lines, steps, ["original", *(f"view {step}" for step in range(1, steps))])
-        layout = f"{n} rows of line plots with the same axes, each one of the {self.noun} and {steps - 1} views of it"
+        layout = f"{n} rows of line plots with the same axes, each one of the {self.noun}"
+        layout += f" and {counted(steps - 1, 'view')} of it"
         return plotted(figure, n, layout, self._note.strip())
 
     def ranked(self, x: Tensor, words: list[str], marks: list[bool] | None = None) -> Sheet:

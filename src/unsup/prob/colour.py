@@ -93,7 +93,7 @@ def hue_turned(x: Tensor, turns: Tensor) -> Tensor:
 
 def solarised(x: Tensor, threshold: Tensor) -> Tensor:
     """Values of at least ``threshold`` ``(B,)`` are inverted."""
-    return torch.where(x >= _each(threshold.to(x)), 1 - x, x)
+    return ((x >= _each(threshold.to(x))).to(x) - x).abs()  # exactly x or 1 − x, and faster than torch.where on a CPU
 
 
 def posterised(x: Tensor, bits: Tensor) -> Tensor:
