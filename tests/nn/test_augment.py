@@ -376,7 +376,7 @@ def test_randaugment_draws_every_operation_of_its_list_equally(monkeypatch):
 
 @pytest.mark.parametrize("magnitude", [0.0, 9.0, 30.0])
 def test_randaugment_is_a_loop_over_images(magnitude):
-    x = (torch.rand(200, 3, 10, 10, generator=generator(5), dtype=torch.float64) * 255).round() / 255
+    x = (torch.rand(200, 3, 10, 14, generator=generator(5), dtype=torch.float64) * 255).round() / 255
     found = RandAugment(1, magnitude)(x, generator())
     g = generator()
     what, sign = torch.randint(0, 14, (200,), generator=g), 2.0 * torch.randint(0, 2, (200,), generator=g) - 1
@@ -393,8 +393,8 @@ def test_randaugment_is_a_loop_over_images(magnitude):
             "rotate": lambda x, s=s: moved(x, angle=one * s * 30 * m),
             "shear x": lambda x, s=s: moved(x, shear_x=one * s * 0.3 * m),
             "shear y": lambda x, s=s: moved(x, shear_y=one * s * 0.3 * m),
-            "translate x": lambda x, s=s: moved(x, right=one * s * 1500 / 331 * m),
-            "translate y": lambda x, s=s: moved(x, down=one * s * 1500 / 331 * m),
+            "translate x": lambda x, s=s: moved(x, right=one * s * 14 * 150 / 331 * m),
+            "translate y": lambda x, s=s: moved(x, down=one * s * 10 * 150 / 331 * m),
             "brightness": lambda x, f=factor: colour.blended(x, zero.view(1, 1, 1, 1), f),
             "contrast": lambda x, f=factor: colour.blended(x, colour.grey(x).mean().view(1, 1, 1, 1), f),
             "colour": lambda x, f=factor: colour.blended(x, colour.grey(x), f),
@@ -435,6 +435,7 @@ def test_sound():
     assert 5.9 < float(gains.max()) <= 6
     assert abs(float(gains.mean())) < 4 * 6 / math.sqrt(3 * MANY)
 
+    x = 0.3 * x
     noise = Noise((20, 20), probability=0.5)(x, generator()) - x
     noisy = noise.abs().amax(1) > 0
     holds(int(noisy.sum()), MANY, 0.5)
