@@ -182,6 +182,11 @@ def test_types_are_kept(dtype):
     assert torch.equal(inside, augment(x, "moco-v2", generator()))
 
 
+def test_no_operation_takes_any_examples():
+    for x in (torch.rand(3, 50), torch.rand(3, 5, 8, 8), 9 * torch.rand(3, 1, 8, 8)):
+        assert torch.equal(augment(x, "none", generator()), x)
+
+
 def test_an_empty_batch_has_no_views():
     assert augment(torch.rand(0, 3, 16, 16), "simclr", generator()).shape == (0, 3, 16, 16)
 

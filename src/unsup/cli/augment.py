@@ -56,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
         raise InputError(f"{options.data}: an example {reason}")
     if suffix == "" and not isinstance(found.form, SoundForm):
         raise InputError(f"-o {options.out} is a folder, for recordings, but {options.data} has none; use a .png file")
-    if suffix and recipe.kind == "sound" and options.views > _MOST_WAVES:
+    if suffix and not found.event.is_image and options.views > _MOST_WAVES:
         raise InputError(f"a picture of sound has at most {_MOST_WAVES} views; use fewer (--views), or -o FOLDER")
     n = min(options.n, len(found.whole))
     x = _unit(found.whole.take(torch.arange(n) * len(found.whole) // n).x, found, options.data)

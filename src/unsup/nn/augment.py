@@ -454,6 +454,8 @@ class Recipe:
 
     def reason_against(self, shape: Sequence[int]) -> str | None:
         """Why examples of this shape ``(C, H, W)`` or ``(T,)`` are not supported; None if they are."""
+        if not self.operations:
+            return None
         if self.kind == "images" and (len(shape) != 3 or shape[0] not in (1, 3)):
             return f"has shape {tuple(shape)}; {self.name} needs images (1 or 3 channels, height, width)"
         if self.kind == "sound" and len(shape) != 1:
