@@ -382,6 +382,7 @@ def test_randaugment_draws_every_operation_of_its_list_equally(monkeypatch):
 @pytest.mark.parametrize("magnitude", [0.0, 9.0, 30.0])
 def test_randaugment_is_a_loop_over_images(magnitude):
     x = (torch.rand(200, 3, 10, 14, generator=generator(5), dtype=torch.float64) * 255).round() / 255
+    x[..., 0, 0] = 1
     found = RandAugment(1, magnitude)(x, generator())
     g = generator()
     what, sign = torch.randint(0, 14, (200,), generator=g), 2.0 * torch.randint(0, 2, (200,), generator=g) - 1
@@ -405,12 +406,14 @@ def test_randaugment_is_a_loop_over_images(magnitude):
             "colour": lambda x, f=factor: colour.blended(x, colour.grey(x), f),
             "sharpness": lambda x, f=factor: colour.sharpened(x, f),
             "posterise": lambda x: colour.posterised(x, one * {0.0: 8, 9.0: 7, 30.0: 4}[magnitude]),
-            "solarise": lambda x: colour.solarised(x, one * (1 - m)),
+            "solarise": lambda x: colour.solarised(x, one * 256 * (1 - m) / 255),
             "autocontrast": colour.autocontrasted,
             "equalise": colour.equalised,
             "identity": lambda x: x,
         }[name](x[n : n + 1])
         assert torch.allclose(found[n : n + 1], expected, atol=1e-9), name
+        if magnitude == 0 and name not in ("autocontrast", "equalise"):
+            assert torch.allclose(found[n], x[n], atol=1e-9), name
 
 
 def test_cutout_is_anywhere():

@@ -271,8 +271,9 @@ class RandAugment(Operation):
 
     The list, with what the magnitude M changes from 0 to 30: identity, autocontrast, equalise · rotate 0 to 30 degrees
     · shear x and y 0 to 0.3 pixels per pixel · translate x and y 0 to 150/331 of the size · brightness, colour,
-    contrast and sharpness: factor 1 to 1 ± 0.9 · posterise 8 to 4 bits · solarise from 1 to 0. Signs are random. These
-    ranges are those of torchvision. Grey images draw from the same list; colour does not change them.
+    contrast and sharpness: factor 1 to 1 ± 0.9 · posterise 8 to 4 bits · solarise from level 256 to 0. Signs are
+    random. These ranges are those of torchvision, which solarises white at M = 0 too. Grey images draw from the same
+    list; colour does not change them.
 
     Attributes:
         count: N, operations per image, one after the other.
@@ -327,7 +328,7 @@ def _posterised(x: Tensor, which: Tensor, sign: Tensor, strength: Tensor) -> Ten
 
 
 def _solarised(x: Tensor, which: Tensor, sign: Tensor, strength: Tensor) -> Tensor:
-    return colour.solarised(x, 1 - strength)
+    return colour.solarised(x, 256 / 255 * (1 - strength))  # at magnitude 0, white is not inverted
 
 
 def _autocontrasted(x: Tensor, which: Tensor, sign: Tensor, strength: Tensor) -> Tensor:
