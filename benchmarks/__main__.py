@@ -31,6 +31,7 @@ from benchmarks.vq_vae_step import vq_vae_step, vq_vae_step_bfloat16
 from benchmarks.wavenet_speed import wavenet_training
 
 TABLES = (
+    "augment_peers",
     "outliers",
     "series",
     "words",
@@ -41,7 +42,7 @@ TABLES = (
     "smooth_coding",
     "rates",
 )
-WITHOUT_ARGUMENTS = ("sequence_peers", "estimators")
+WITHOUT_ARGUMENTS = ("augment_peers", "sequence_peers", "estimators")
 BENCHMARKS = (
     made_loop,
     realnvp_training,

@@ -33,6 +33,7 @@ COMMANDS = {
     "compare": ["compare", "moons", "-o", "{out}"],
     "outliers": ["outliers", "moons", "-o", "{out}.csv"],
     "check": ["check", "{run}"],
+    "augment": ["augment", "digits", "--recipe", "crop", "-o", "{out}.png"],
 }
 
 

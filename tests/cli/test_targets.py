@@ -43,6 +43,7 @@ CASES = {
     "fit": (["fit", "moons", "histogram", "--plain"], ""),
     "sample": (["sample", "{m}/histogram", "-n", "2"], ".npy"),
     "sample a picture": (["sample", "{m}/histogram", "-n", "2"], ".png"),
+    "augment": (["augment", "{m}/photos", "--recipe", "simclr", "-n", "2", "--views", "2"], ".png"),
     "score": (["score", "{m}/histogram", "{m}/photos"], ".csv"),
     "outliers": (["outliers", "{m}/photos"], ".csv"),
     "outliers as a page": (["outliers", "{m}/photos"], ".html"),

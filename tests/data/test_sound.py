@@ -198,6 +198,23 @@ def test_what_is_written_comes_back(depth: Any, channels: int, tmp_path: Path) -
     assert torch.equal(load_rows(path, length=16).tensor.double(), x[:1].double())
 
 
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_waves_are_at_full_scale_and_come_back(depth: Any) -> None:
+    x = torch.from_numpy(np.stack([samples_of(16, 1, depth) for _ in range(3)]))
+    form = SoundForm(8000, depth)
+    waves = form.waves(x)
+    assert waves.dtype == torch.float32
+    scale = {"uint8": 128, "int16": 32_768}.get(depth, 1)
+    assert torch.allclose(waves.double(), (x.double() - (128 if depth == "uint8" else 0)) / scale, atol=1e-7)
+    assert torch.allclose(form.raw(waves).double(), x.double(), atol=1e-7)
+    if depth in ("uint8", "int16"):
+        assert form.raw(3 * torch.ones(1, 2)).max() == {"uint8": 255, "int16": 32_767}[depth]
+    law = SoundForm(8000, depth, mu_law=True)
+    levels = torch.arange(256, dtype=torch.uint8)[None]
+    assert torch.equal(law.raw(law.waves(levels)), levels)
+    assert float(law.waves(levels).abs().max()) == 1
+
+
 def test_louder_samples_are_cut_off() -> None:
     import io
 

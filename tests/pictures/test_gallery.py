@@ -237,6 +237,30 @@ def test_the_pictures_of_mnist_sized_digits_are_small_files():
     assert all(Image.open(io.BytesIO(d.png)).width * d.scale <= 760 for d in drawn.values())
 
 
+def test_views_are_in_the_row_of_their_example():
+    rows = uniform(DIGITS, 60).view(12, 5, 1, 8, 8)
+    drawn = Gallery(DIGITS, rows[0], whole=True).views(rows, "views")
+    picture = pixels(drawn)
+    assert (drawn.shown, drawn.alt) == (12, "Views: 12 rows, each one of the images and 4 views of it.")
+    for r, s in itertools.product(range(12), range(5)):
+        left = 9 * s + (4 if s else 0) - (1 if s else 0)  # a wider gap after the example
+        found = picture[9 * r : 9 * r + 8, left : left + 8]
+        np.testing.assert_array_equal(found, as_levels(rows[r, s], DIGITS))
+
+
+@pytest.mark.parametrize("name", ["plane", "table", "tokens", "series"])
+def test_views_of_other_kinds(name):
+    event = KINDS[name]
+    rows = draw(event, 12).view(3, 4, *event.shape)
+    drawn = Gallery(event, rows.flatten(0, 1)).views(rows, "views")
+    assert np.ptp(pixels(drawn)) > 0
+    assert drawn == Gallery(event, rows.flatten(0, 1)).views(rows, "views")
+    if name == "series":
+        assert (
+            drawn.alt == "Views: 3 rows of line plots with the same axes, each one of the sequences and 3 views of it."
+        )
+
+
 # --- all kinds
 
 

@@ -23,6 +23,7 @@ from unsup.core.process import leave
 COMMANDS = {
     "models": "list all models: family, abilities, supported data, paper",
     "data": "list all data sets, or describe one",
+    "augment": "write examples with random views of them, as a model trained on views sees them",
     "fit": "train a model on data and write a run folder",
     "eval": "evaluate a run: likelihood of its test split, quality of its samples, and other measures",
     "measures": "list all measures: explanation, requirements, direction",

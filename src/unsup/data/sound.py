@@ -98,6 +98,16 @@ class SoundForm(Form):
     def entry(self) -> str:
         return "sample"
 
+    def waves(self, x: Tensor) -> Tensor:
+        """Raw examples as waves, float32; full scale is ±1."""
+        samples = x.detach().cpu().numpy()
+        return torch.from_numpy(mulaw.decoded(samples) if self.mu_law else _in_unit(samples, self.depth)).float()
+
+    def raw(self, waves: Tensor) -> Tensor:
+        """The inverse of `waves`, rounded to the levels; louder samples than full scale are cut off."""
+        samples = waves.detach().cpu().double().numpy()
+        return torch.from_numpy(mulaw.encoded(samples) if self.mu_law else _from_unit(samples, self.depth))
+
     def _content(self, samples: NDArray[Any]) -> bytes:
         """A WAV file with samples ``(T,)`` or ``(T, C)``."""
         from scipy.io import wavfile

@@ -62,6 +62,10 @@ class Artist(ABC):
         With two ``names`` each row is a pair; they describe its parts, in the plural.
         """
 
+    def views(self, rows: Tensor) -> Sheet:
+        """``(R, S, *event.shape)``: each row is an example and its S − 1 views. By default as `sets`."""
+        return self.sets(rows)
+
     @abstractmethod
     def ranked(self, x: Tensor, words: list[str], marks: list[bool] | None = None) -> Sheet:
         """Examples in the given order, with words if there is space.
@@ -121,8 +125,8 @@ def colours(name: str, values: Any) -> NDArray[np.uint8]:
 def number(value: float) -> str:
     """Three digits, with a true minus sign.
 
-    >>> number(-1234.5), number(0.12345), number(float("-inf")), number(1e30)
-    ('−1,234', '0.123', '−∞', '1e+30')
+    >>> number(-1234.5), number(999.9), number(0.12345), number(float("-inf")), number(1e30)
+    ('−1,234', '1,000', '0.123', '−∞', '1e+30')
     """
-    text = f"{value:,.0f}" if 1000 <= abs(value) < 1e12 else f"{value:.3g}".replace("inf", "∞")
+    text = f"{value:,.0f}" if 999.5 <= abs(value) < 1e12 else f"{value:.3g}".replace("inf", "∞")
     return text.replace("-", "−")

@@ -149,6 +149,11 @@ class Gallery:
         what = "interpolation from the decoded code of a real example to that of another"
         return self._sets(what, rows.unbind(1)) if rows.shape[1] > 1 else None
 
+    def views(self, rows: Tensor, what: str) -> Drawn | None:
+        """``(R, S, *event.shape)``: each row an example and its S − 1 views."""
+        steps = [step.double() for step in rows.unbind(1)]
+        return self._draw(what, lambda *steps: self.artist.views(torch.stack(steps, 1)), *steps, examples=len(steps))
+
     def extremes(self, x: Tensor, nats: Tensor, most: bool, *, lengths: Tensor | None = None) -> Drawn | None:
         """The most likely (``most``) or least likely examples, the most extreme first.
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from unsup.core.escapes import visible
 from unsup.core.event import Event
+from unsup.core.words import counted
 from unsup.pictures.artist import ANOMALOUS, BULK, ORDINARY, Artist, Sheet, array, bit_colours, colours, number
 from unsup.pictures.images import coarser
 
@@ -273,6 +274,17 @@ class Lines(Artist):
         lines = [list(zip(self._series(row), styles, strict=True)) for row in rows[:n]]
         figure, _ = self._draw(lines, 2 if names else 1)
         return plotted(figure, n, layout, reading)
+
+    def views(self, rows: Tensor) -> Sheet:
+        n, steps = min(len(rows), 8), rows.shape[1]
+        styles = [{"lw": 0.7} | self._style("#777777" if step == 0 else ORDINARY) for step in range(steps)]
+        lines = [
+            [(one, style)] for row in rows[:n, :steps] for one, style in zip(self._series(row), styles, strict=True)
+        ]
+        figure, _ = self._draw(lines, steps, ["original", *(f"view {step}" for step in range(1, steps))])
+        layout = f"{n} rows of line plots with the same axes, each one of the {self.noun}"
+        layout += f" and {counted(steps - 1, 'view')} of it"
+        return plotted(figure, n, layout, self._note.strip())
 
     def ranked(self, x: Tensor, words: list[str], marks: list[bool] | None = None) -> Sheet:
         series = self._series(x[: 12 if marks is None else 24])

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, pad
 
 from unsup.core.event import Event
+from unsup.core.words import counted
 from unsup.pictures.artist import ANOMALOUS, HEATS, WIDEST, Artist, Sheet, bit_colours, colours, number
 from unsup.pictures.images import shown_range, to_image, to_levels
 
@@ -137,6 +138,16 @@ class Tiles(Artist):
         rows = rows[: max(1, min(8, 2 * _FEW // (steps * self.values)))]
         band = self._band(self._tiles(rows.flatten(0, 1)), steps)
         return self._page([band], len(rows), f"{len(rows)} rows of {steps} {self.noun}")
+
+    def views(self, rows: Tensor) -> Sheet:
+        steps = rows.shape[1]
+        rows = rows[: max(1, (_ALL if self.whole else 2 * _FEW) // (steps * self.values))]
+        first, others = (
+            self._band(self._tiles(part.flatten(0, 1)), part.shape[1]) for part in rows.split([1, steps - 1], 1)
+        )
+        band = torch.cat([pad(first, (0, 4 * self.gap), value=255), others], 2)
+        layout = f"{len(rows)} rows, each one of the {self.noun} and {counted(steps - 1, 'view')} of it"
+        return self._page([band], len(rows), layout)
 
     def ranked(self, x: Tensor, words: list[str], marks: list[bool] | None = None) -> Sheet:
         n = min(self._room(24 if marks is None else 48), len(x))
