@@ -10,6 +10,7 @@ from benchmarks.bayes_peers import bayes_net_peers, naive_bayes_peers
 from benchmarks.cached_sampling import cached_images, cached_sound, cached_text
 from benchmarks.classical_peers import kde_peers, linear_gaussian_peers, mixture_peers
 from benchmarks.compression import compression, compression_caches
+from benchmarks.contrastive_step import contrastive_steps
 from benchmarks.ffjord_speed import ffjord_training, ffjord_training_as_fit
 from benchmarks.fid_speed import fid_speed
 from benchmarks.flow_peers import maf_peers, spline_autoregressive_peers, spline_coupling_peers
@@ -75,6 +76,7 @@ BENCHMARKS = (
     mixture_peers,
     naive_bayes_peers,
     *((bayes_net_peers,) if find_spec("pgmpy") else ()),
+    *((contrastive_steps,) if find_spec("lightly") else ()),
     compression,
     compression_caches,
 )
