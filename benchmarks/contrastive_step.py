@@ -95,8 +95,7 @@ def _batches(x: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         Views(), batch_size=BATCH, shuffle=True, drop_last=True, num_workers=WORKERS, persistent_workers=True
     )
     while True:
-        for first, second in loader:
-            yield first, second
+        yield from loader
 
 
 Parts = tuple[Callable[[Tensor, Tensor], Tensor], list[nn.Parameter], Callable[[], None]]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from unsup.core.batch import Batch, Time
 from unsup.core.errors import InputError
 from unsup.core.event import Event, Support
 from unsup.core.random import keyed_generator
+from unsup.data import load_data
 from unsup.families.selfsup.byol import BYOL
 from unsup.families.selfsup.moco import MoCo
 from unsup.families.selfsup.simclr import SimCLR
@@ -20,6 +23,7 @@ from unsup.families.selfsup.vicreg import VICReg
 from unsup.nn.augment import augment
 from unsup.nn.norm import BatchNorm, statistics_of_groups
 from unsup.prob import contrast
+from unsup.train.trainer import fit
 
 EVENT = Event((3, 8, 8), Support("ordinal", 256), "image")
 LEAST = 1e-10  # of a gradient that is there
@@ -222,3 +226,29 @@ def test_collapse_is_said() -> None:
     assert symptom is not None
     assert symptom.name == "collapse"
     assert model.diagnose({"loss": 0.1, "spread": 0.9}) is None
+
+
+@pytest.mark.parametrize("name", ["moco", "byol"])
+def test_a_resumed_run_has_the_queue_and_the_teacher(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = load_data("digits")
+    settings: dict[str, Any] = {"steps": 6, "batch_size": 32, "ema": 0.0, "progress": "off", "validate_every": 0}
+    whole = unsup.create(name, data.event, preset="tiny", seed=0)
+    fit(whole, data, **settings)
+    broken = unsup.create(name, data.event, preset="tiny", seed=0)
+    after = broken.after_step
+
+    def interrupted(time: Time) -> None:
+        after(time)
+        if time.step == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(broken, "after_step", interrupted)
+    assert fit(broken, data, out=tmp_path / "run", **settings).interrupted
+    resumed = unsup.create(name, data.event, preset="tiny", seed=1)
+    found = fit(resumed, data, out=tmp_path / "run", resume=True, **settings)
+    assert found.steps == 6
+    state = resumed.state_dict()
+    for key, value in whole.state_dict().items():
+        assert torch.equal(state[key], value), key
