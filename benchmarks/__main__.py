@@ -10,6 +10,7 @@ from benchmarks.bayes_peers import bayes_net_peers, naive_bayes_peers
 from benchmarks.cached_sampling import cached_images, cached_sound, cached_text
 from benchmarks.classical_peers import kde_peers, linear_gaussian_peers, mixture_peers
 from benchmarks.compression import compression, compression_caches
+from benchmarks.contrastive_step import contrastive_steps
 from benchmarks.denoising_step import denoising_autoencoder_step
 from benchmarks.ffjord_speed import ffjord_training, ffjord_training_as_fit
 from benchmarks.fid_speed import fid_speed
@@ -84,6 +85,7 @@ BENCHMARKS = (
     mixture_peers,
     naive_bayes_peers,
     *((bayes_net_peers,) if find_spec("pgmpy") else ()),
+    *((contrastive_steps,) if find_spec("lightly") else ()),
     compression,
     compression_caches,
 )

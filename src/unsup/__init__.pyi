@@ -70,13 +70,17 @@ from unsup.families.latent.vae import VAE
 from unsup.families.latent.vq_vae import VQVAE
 from unsup.families.latent.vq_vae_2 import VQVAE2
 from unsup.families.selfsup.autoencoder import Autoencoder
+from unsup.families.selfsup.byol import BYOL
 from unsup.families.selfsup.colorization import Colorization
 from unsup.families.selfsup.denoising_autoencoder import DenoisingAutoencoder
 from unsup.families.selfsup.jigsaw import Jigsaw
 from unsup.families.selfsup.mae import MAE
+from unsup.families.selfsup.moco import MoCo
 from unsup.families.selfsup.patch_position import PatchPosition
 from unsup.families.selfsup.rotation import Rotation
+from unsup.families.selfsup.simclr import SimCLR
 from unsup.families.selfsup.split_brain import SplitBrain
+from unsup.families.selfsup.vicreg import VICReg
 from unsup.train.runs import open_run as open_run
 from unsup.train.settings import Settings as Settings
 from unsup.train.trainer import fit as fit
@@ -1023,6 +1027,75 @@ def create(
     layers: int = ...,
     dilated: int = ...,
 ) -> SplitBrain: ...
+@overload
+def create(
+    name: Literal["simclr"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    net: Literal[
+        "mlp", "conv-small", "conv-large", "nin-3", "nin-4", "nin-5", "wrn-28-2", "resnet18", "resnet50", "vit"
+    ] = ...,
+    width: float = ...,
+    projection: tuple[int, ...] | None = ...,
+    views: str = ...,
+    temperature: float = ...,
+) -> SimCLR: ...
+@overload
+def create(
+    name: Literal["moco"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    net: Literal[
+        "mlp", "conv-small", "conv-large", "nin-3", "nin-4", "nin-5", "wrn-28-2", "resnet18", "resnet50", "vit"
+    ] = ...,
+    width: float = ...,
+    projection: tuple[int, ...] = ...,
+    views: str = ...,
+    temperature: float = ...,
+    queue: int = ...,
+    momentum: float = ...,
+    group: int = ...,
+) -> MoCo: ...
+@overload
+def create(
+    name: Literal["byol"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    net: Literal[
+        "mlp", "conv-small", "conv-large", "nin-3", "nin-4", "nin-5", "wrn-28-2", "resnet18", "resnet50", "vit"
+    ] = ...,
+    width: float = ...,
+    projection: tuple[int, ...] = ...,
+    prediction: tuple[int, ...] = ...,
+    views: tuple[str, ...] = ...,
+    teacher: bool = ...,
+    momentum: float = ...,
+) -> BYOL: ...
+@overload
+def create(
+    name: Literal["vicreg"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    net: Literal[
+        "mlp", "conv-small", "conv-large", "nin-3", "nin-4", "nin-5", "wrn-28-2", "resnet18", "resnet50", "vit"
+    ] = ...,
+    width: float = ...,
+    expander: tuple[int, ...] = ...,
+    views: tuple[str, ...] = ...,
+    objective: Literal["vicreg", "barlow-twins"] = ...,
+    invariance: float = ...,
+    variance: float = ...,
+    covariance: float = ...,
+    redundancy: float = ...,
+) -> VICReg: ...
 @overload
 def create(
     name: Literal["mae"],

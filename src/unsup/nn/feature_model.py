@@ -12,6 +12,7 @@ from unsup.core.batch import Batch
 from unsup.core.errors import InputError
 from unsup.core.event import Event
 from unsup.core.model import Advice, CanEncode, Model, Symptom
+from unsup.nn.augment import Recipe, recipe_named
 from unsup.nn.backbone import Backbone
 from unsup.nn.backbones import BackboneName, build_backbone
 from unsup.prob.contrast import effective_rank
@@ -106,6 +107,17 @@ class FeatureModel(Model, CanEncode):
         x = batch.x[:_TOLD]
         rank = effective_rank(self.encode(x))
         return (f"features: {self.code_size}, of effective rank {rank:.1f} ({len(x):,} examples)",)
+
+
+def pair_of_recipes(views: tuple[str, ...], owner: str) -> tuple[Recipe, Recipe]:
+    """The recipes of two views: one name stands for both.
+
+    Raises:
+        InputError: unknown names, or not one or two of them.
+    """
+    if len(views) not in (1, 2):
+        raise InputError(f"{owner}: views={views} are {len(views)} recipes; expected one for both views, or two")
+    return recipe_named(views[0]), recipe_named(views[-1])
 
 
 @contextmanager

@@ -36,6 +36,22 @@ def uses_batch_statistics() -> bool:
     return _BATCH_STATISTICS.get()
 
 
+_GROUP: ContextVar[int | None] = ContextVar("_GROUP", default=None)
+
+
+@contextmanager
+def statistics_of_groups(size: int | None) -> Iterator[None]:
+    """In this context, `BatchNorm` in training mode normalises by the statistics of ``size`` consecutive examples.
+
+    Each process has complete groups. None: those of the whole batch.
+    """
+    token = _GROUP.set(size)
+    try:
+        yield
+    finally:
+        _GROUP.reset(token)
+
+
 def batch_norm(
     x: Tensor,
     running_mean: Tensor,
@@ -89,8 +105,27 @@ class BatchNorm(nn.Module):
         self.register_buffer("running_var", torch.ones(channels))
 
     def forward(self, x: Tensor) -> Tensor:
+        size = _GROUP.get() if self.training else None
+        if size is not None:
+            return self._in_groups(x, size)
         statistics = (self.running_mean, self.running_var)
         return batch_norm(x, *statistics, self.weight, self.bias, self.training, self.momentum, self.eps)
+
+    def _in_groups(self, x: Tensor, size: int) -> Tensor:
+        """Running averages move by the mean of the statistics of all groups."""
+        parts, means, variances = [], [], []
+        for group in x.split(size):
+            found, mean, rate = torch.native_batch_norm(
+                group, self.weight, self.bias, None, None, True, self.momentum, self.eps
+            )
+            count = group.numel() / group.shape[1]
+            parts.append(found)
+            means.append(mean.detach())
+            variances.append((rate.detach() ** -2 - self.eps) * (count / max(1.0, count - 1)))
+        with torch.no_grad():
+            for running, each in ((self.running_mean, means), (self.running_var, variances)):
+                running.lerp_(mean_over_rows(torch.stack(each).mean(0)).to(running.dtype), self.momentum)
+        return torch.cat(parts)
 
 
 def without_batch_statistics(net: nn.Module) -> None:

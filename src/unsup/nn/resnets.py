@@ -29,8 +29,8 @@ class BasicBlock(nn.Module):
         self.shortcut = _shortcut(inputs, outputs, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = relu(self.first_norm(self.first(x)))
-        found: Tensor = relu(self.second_norm(self.second(h)) + self.shortcut(x))
+        h = relu(self.first_norm(self.first(x)), inplace=True)
+        found: Tensor = relu(self.second_norm(self.second(h)).add_(self.shortcut(x)), inplace=True)
         return found
 
 
@@ -46,9 +46,9 @@ class Bottleneck(nn.Module):
         self.shortcut = _shortcut(inputs, outputs, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = relu(self.first_norm(self.first(x)))
-        h = relu(self.second_norm(self.second(h)))
-        found: Tensor = relu(self.third_norm(self.third(h)) + self.shortcut(x))
+        h = relu(self.first_norm(self.first(x)), inplace=True)
+        h = relu(self.second_norm(self.second(h)), inplace=True)
+        found: Tensor = relu(self.third_norm(self.third(h)).add_(self.shortcut(x)), inplace=True)
         return found
 
 
@@ -73,7 +73,7 @@ class ResNet(Backbone):
     def __init__(self, channels: int, blocks: tuple[int, ...], width: int, *, bottleneck: bool, halves: bool) -> None:
         super().__init__(channels)
         stem: list[nn.Module] = [conv(channels, width, 7 if halves else 3, 2 if halves else 1), BatchNorm(width)]
-        stem += [nn.ReLU(), *([nn.MaxPool2d(3, 2, 1)] if halves else [])]
+        stem += [nn.ReLU(inplace=True), *([nn.MaxPool2d(3, 2, 1)] if halves else [])]
         stages: list[nn.Module] = []
         before, sizes = width, []
         for stage, count in enumerate(blocks):
@@ -100,8 +100,8 @@ class WideBlock(nn.Module):
         self.shortcut = conv(inputs, outputs, 1, stride) if inputs != outputs or stride > 1 else None
 
     def forward(self, x: Tensor) -> Tensor:
-        started = leaky_relu(self.first_norm(x), _SLOPE)
-        h = self.second(leaky_relu(self.second_norm(self.first(started)), _SLOPE))
+        started = leaky_relu(self.first_norm(x), _SLOPE, inplace=True)
+        h = self.second(leaky_relu(self.second_norm(self.first(started)), _SLOPE, inplace=True))
         found: Tensor = h + (x if self.shortcut is None else self.shortcut(started))
         return found
 
@@ -131,4 +131,4 @@ class WideResNet(Backbone):
         self.norm = BatchNorm(before)
 
     def finished(self, maps: Tensor) -> Tensor:
-        return leaky_relu(self.norm(maps), _SLOPE)
+        return leaky_relu(self.norm(maps), _SLOPE, inplace=True)

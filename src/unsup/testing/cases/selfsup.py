@@ -5,6 +5,11 @@ from __future__ import annotations
 from unsup.core.event import BINARY, REAL, Event, Support
 from unsup.testing.cases.case import GAPS, MIXED, WORDS, Case, ordinal, vector
 
+COMPARED = {"accumulation": "the views of a batch are compared with each other, and those of a part are fewer"}
+QUEUED = COMPARED | {"descent": "the keys of the batch are put into the queue, and are then negatives of themselves"}
+_COLOURS = Event((3, 6, 6), ordinal(256), "image")
+_GREY = Event((1, 6, 6), BINARY, "image")
+
 CASES: tuple[Case, ...] = (
     Case("autoencoder", vector(6), {"code": 3}),
     Case("autoencoder", vector(4, REAL), {"code": 2, "hidden": ()}),
@@ -50,6 +55,14 @@ CASES: tuple[Case, ...] = (
     Case("split-brain", Event((3, 5, 4), ordinal(256))),
     Case("split-brain", Event((3, 5, 6), BINARY), {"halvings": 2, "layers": 2, "dilated": 0}),
     Case("split-brain", Event((3, 17, 9), Support("ordinal", 5, low=-2)), {"net": "alexnet"}),
+    Case("simclr", _COLOURS, exceptions=COMPARED),
+    Case("simclr", _GREY, {"net": "resnet18", "width": 0.05}, exceptions=COMPARED),
+    Case("moco", _COLOURS, exceptions=QUEUED),
+    Case("moco", _GREY, {"projection": (8,), "views": "moco-v1"}, exceptions=QUEUED),
+    Case("byol", _COLOURS, exceptions=COMPARED),
+    Case("byol", _GREY, {"teacher": False}, exceptions=COMPARED),
+    Case("vicreg", _COLOURS, exceptions=COMPARED),
+    Case("vicreg", _GREY, {"objective": "barlow-twins"}, exceptions=COMPARED),
     Case("mae", Event((1, 8, 8), BINARY)),
     Case("mae", Event((3, 4, 8), ordinal(4)), {"class_token": True, "mask_ratio": 0.5}),
     Case("mae", Event((1, 4, 6), ordinal(4)), {"normalised": False}),

@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from unsup.core import random
 from unsup.core.batch import Batch, Time
 from unsup.core.model import IsConditional, LearnsByCounting, Model, reduced
-from unsup.core.parallel import Group, share_of, working_in
+from unsup.core.parallel import Group, parts_of, working_in
 from unsup.core.random import Rows, part_of_batch
 from unsup.testing.law import law, require
 from unsup.testing.laws.learning import by_gradient
@@ -116,7 +116,7 @@ def _buffers(model: Model) -> Found:
 def processes(subject: Subject) -> None:
     start = subject.generic().train()
     # Packs of examples are on one process each; a loss that is one number per batch is additive over equal shares only.
-    pack, number = int(start.config.get("packing", 1)), _is_a_number(start, subject)
+    pack, number = start.packing, _is_a_number(start, subject)
     data, buffers = subject.data(start), _buffers(start)
     for count in (2, 3):
         one, *models = (copy.deepcopy(start) for _ in range(1 + count))
@@ -128,7 +128,7 @@ def processes(subject: Subject) -> None:
             whole = outcome(one, batch, subject, Rows(total, 0, total))
 
             def work(rank: int, batch: Batch = batch, models: list[Model] = models, total: int = total) -> Found:
-                return outcome(models[rank], batch, subject, share_of(total, len(models), rank))
+                return outcome(models[rank], batch, subject, parts_of(total, len(models), rank, 1, pack)[0])
 
             what = f"{count} processes, {total} examples"
             compare(what, as_processes(count, work), whole)

@@ -1,0 +1,254 @@
+"""SimCLR, MoCo, BYOL, SimSiam, VICReg, Barlow Twins: losses by hand, and who moves what."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import unsup
+from unsup.core.batch import Batch, Time
+from unsup.core.errors import InputError
+from unsup.core.event import Event, Support
+from unsup.core.random import keyed_generator
+from unsup.data import load_data
+from unsup.families.selfsup.byol import BYOL
+from unsup.families.selfsup.moco import MoCo
+from unsup.families.selfsup.simclr import SimCLR
+from unsup.families.selfsup.vicreg import VICReg
+from unsup.nn.augment import augment
+from unsup.nn.norm import BatchNorm, statistics_of_groups
+from unsup.prob import contrast
+from unsup.train.trainer import fit
+
+EVENT = Event((3, 8, 8), Support("ordinal", 256), "image")
+LEAST = 1e-10  # of a gradient that is there
+
+
+def images(n: int = 12) -> Batch:
+    generator = torch.Generator().manual_seed(3)
+    return Batch(torch.randint(0, 256, (n, 3, 8, 8), generator=generator, dtype=torch.uint8))
+
+
+def created(name: str, **options: Any) -> Any:
+    model = unsup.create(name, EVENT, preset="tiny", seed=0, **options).double().train()
+    model.prepare(images(), generator=torch.Generator().manual_seed(0))
+    return model
+
+
+def views(model: Any, recipes: tuple[Any, Any]) -> list[Tensor]:
+    """The views that a loss with the same generator sees."""
+    generator, x = keyed_generator(0), model.unit(images().x)
+    return [augment(x, recipe, generator) for recipe in recipes]
+
+
+def test_the_loss_of_simclr_is_that_of_its_views() -> None:
+    model = created("simclr")
+    assert isinstance(model, SimCLR)
+    found = model.loss(images(), generator=keyed_generator(0))["loss"]
+    z = model.head(model.backbone(torch.cat(views(model, (model.recipe, model.recipe)))))
+    assert torch.allclose(found, contrast.nt_xent(*z.chunk(2), model.temperature), atol=1e-12)
+
+
+def test_the_loss_of_byol_is_the_sum_of_both_ways_and_moves_the_student_only() -> None:
+    model = created("byol")
+    assert isinstance(model, BYOL)
+    assert model.teacher is not None
+    with torch.no_grad():
+        for p in model.teacher.parameters():
+            p.add_(0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(1), dtype=p.dtype))
+    found = model.loss(images(), generator=keyed_generator(0))["loss"]
+    one, two = views(model, model.recipes)
+    expected = torch.zeros(12, dtype=torch.float64)
+    for seen, other in ((one, two), (two, one)):
+        q = model.predictor(model.projector(model.backbone(seen)))
+        z = model.teacher(other)
+        q, z = q / q.norm(dim=1, keepdim=True), z / z.norm(dim=1, keepdim=True)
+        expected = expected + (q - z).square().sum(1)
+    assert torch.allclose(found, expected, atol=1e-10)
+    found.sum().backward()
+    assert all(p.grad is None for p in model.teacher.parameters())
+    for part in (model.backbone, model.projector, model.predictor):
+        assert all(p.grad is not None and float(p.grad.abs().max()) > LEAST for p in part.parameters() if p.ndim > 1)
+
+
+def test_the_teacher_of_byol_follows_with_a_momentum_that_rises_to_one() -> None:
+    model = created("byol", momentum=0.9)
+    assert isinstance(model, BYOL)
+    assert model.teacher is not None
+    student, before = model.backbone, [p.clone() for p in model.teacher[0].parameters()]
+    with torch.no_grad():
+        for p in student.parameters():
+            p.add_(1.0)
+    model.after_step(Time(5, 10))
+    for own, old in zip(model.teacher[0].parameters(), before, strict=True):
+        assert torch.allclose(own, old + 0.05)  # 1 − m = 0.1 · ½ in the middle of a run
+    model.after_step(Time(10, 10))
+    for own, old in zip(model.teacher[0].parameters(), before, strict=True):
+        assert torch.allclose(own, old + 0.05)
+
+
+def test_simsiam_stops_the_gradient_at_the_target() -> None:
+    model = created("byol", teacher=False)
+    assert isinstance(model, BYOL)
+    assert model.teacher is None
+    batch = images()
+    found = model.loss(batch, generator=keyed_generator(0))["loss"]
+    one, two = views(model, model.recipes)
+    z = [model.projector(model.backbone(view)) for view in (one, two)]
+    q = [model.predictor(own) for own in z]
+    cosines = [nn.functional.cosine_similarity(q[i], z[1 - i].detach(), dim=1) for i in (0, 1)]
+    expected = 1 - 0.5 * (cosines[0] + cosines[1])
+    assert torch.allclose(found, expected, atol=1e-12)
+    own = torch.autograd.grad(found.sum(), list(model.backbone.parameters()))
+    others = torch.autograd.grad(expected.sum(), list(model.backbone.parameters()))
+    assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(own, others, strict=True))
+
+
+def test_the_terms_of_vicreg_move_what_they_should() -> None:
+    model = created("vicreg")
+    assert isinstance(model, VICReg)
+    terms = model.loss(images(), generator=keyed_generator(0))
+    expected = 25 * terms["invariance"] + 25 * terms["variance"] + terms["covariance"]
+    assert torch.allclose(terms["loss"], expected, atol=1e-10)
+    gradients = {}
+    for name in ("invariance", "variance", "covariance"):
+        only = created("vicreg", **{other: float(other == name) for other in ("invariance", "variance", "covariance")})
+        only.loss(images(), generator=keyed_generator(0))["loss"].mean().backward()
+        gradients[name] = torch.cat([p.grad.flatten() for p in only.parameters()])
+        assert float(gradients[name].abs().max()) > LEAST
+    model.loss(images(), generator=keyed_generator(0))["loss"].mean().backward()
+    whole = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+    total = 25 * gradients["invariance"] + 25 * gradients["variance"] + gradients["covariance"]
+    assert torch.allclose(whole, total, atol=1e-9)
+
+
+def test_barlow_twins_is_that_of_the_correlation() -> None:
+    model = created("vicreg", objective="barlow-twins")
+    found = model.loss(images(), generator=keyed_generator(0))
+    z = model.head(model.backbone(torch.cat(views(model, model.recipes))))
+    on, off = contrast.redundancy(contrast.cross_correlation(*z.chunk(2)), 0.005)
+    assert torch.allclose(found["loss"], on + off, atol=1e-10)
+
+
+def test_queries_of_moco_meet_their_key_and_the_queue_as_it_was() -> None:
+    model = created("moco", group=12)  # one group: the order of the keys does not matter
+    assert isinstance(model, MoCo)
+    before = model.queue.rows.clone()
+    found = model.loss(images(), generator=keyed_generator(0))
+    one, other = views(model, (model.recipe, model.recipe))
+    query, key = contrast.unit(model.head(model.backbone(one))), contrast.unit(model.teacher(other))
+    expected = []
+    for q, k in zip(query, key, strict=True):
+        scores = torch.stack([q @ k, *(q @ old for old in before)]) / model.temperature
+        expected.append(-scores.log_softmax(0)[0])
+    assert torch.allclose(found["loss"], torch.stack(expected), atol=1e-10)
+    found["loss"].mean().backward()
+    assert all(p.grad is None for p in model.teacher.parameters())
+    assert torch.allclose(model.queue.in_order()[-12:], key.detach(), atol=1e-10)
+    assert torch.equal(model.queue.in_order()[:-12], before[12:])
+    model.eval()
+    model.loss(images(), generator=keyed_generator(0))
+    assert torch.equal(model.queue.in_order()[:-12], before[12:])  # evaluation changes nothing
+
+
+def test_keys_are_put_back_in_order_after_they_were_shuffled_between_groups() -> None:
+    model = created("moco", group=3)
+    assert isinstance(model, MoCo)
+    view = torch.rand(12, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    model.teacher.eval()  # running averages: each key depends on its image alone
+    with statistics_of_groups(3):
+        keys = model._keys(view, keyed_generator(0))
+    assert torch.allclose(keys, contrast.unit(model.teacher(view)), atol=1e-12)
+
+
+def test_statistics_of_groups_are_those_of_each_group() -> None:
+    x = torch.randn(10, 4, 3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    grouped, plain = BatchNorm(4).double(), BatchNorm(4).double()
+    with statistics_of_groups(4):
+        found = grouped(x)
+    means, variances = [], []
+    for group, own in zip(x.split(4), found.split(4), strict=True):
+        assert torch.allclose(own, BatchNorm(4).double()(group), atol=1e-10)
+        means.append(group.mean((0, 2, 3)))
+        variances.append(group.transpose(0, 1).flatten(1).var(1))
+    assert torch.allclose(grouped.running_mean, 0.1 * torch.stack(means).mean(0), atol=1e-10)
+    assert torch.allclose(grouped.running_var, 0.9 + 0.1 * torch.stack(variances).mean(0), atol=1e-8)
+    with statistics_of_groups(4):
+        assert torch.equal(plain.eval()(x), plain(x))  # in evaluation there are no groups
+
+
+def test_no_batch_statistics_leak_between_a_query_and_its_key() -> None:
+    """Changing one image changes the queries of its group only, and the keys of a group of other examples."""
+    model = created("moco", group=3)
+    x = torch.rand(12, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    changed = x.clone()
+    changed[0] = 1 - x[0]
+    with torch.no_grad(), statistics_of_groups(3):
+        queries = [model.head(model.backbone(view)) for view in (x, changed)]
+        keys = [model._keys(view, keyed_generator(5)) for view in (x, changed)]
+    moved = [set((one != two).any(1).nonzero().flatten().tolist()) for one, two in (queries, keys)]
+    assert moved[0] == {0, 1, 2}
+    assert len(moved[1]) == 3
+    assert moved[1] != {0, 1, 2}
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("simclr", {"views": "simclrr"}, "no augmentation recipe 'simclrr'"),
+        ("byol", {"views": ("none", "none", "none")}, "are 3 recipes; expected one for both views, or two"),
+        ("simclr", {"net": "conv-large"}, "needs 12 pixels or more; these are 8×8"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(name: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        unsup.create(name, EVENT, preset="tiny", **options)
+
+
+def test_bad_data_is_refused() -> None:
+    with pytest.raises(InputError, match="takes images"):
+        unsup.create("simclr", Event((5,), Support("ordinal", 256)))
+    with pytest.raises(InputError, match="takes images of levels"):
+        unsup.create("simclr", Event((1, 8, 8), Support("real"), "image"))
+    model = created("moco", queue=8)
+    with pytest.raises(InputError, match="a batch of 12 examples and a queue of 8 keys"):
+        model.loss(images(), generator=keyed_generator(0))
+
+
+def test_collapse_is_said() -> None:
+    model = created("byol")
+    symptom = model.diagnose({"loss": 0.1, "spread": 0.02})
+    assert symptom is not None
+    assert symptom.name == "collapse"
+    assert model.diagnose({"loss": 0.1, "spread": 0.9}) is None
+
+
+@pytest.mark.parametrize("name", ["moco", "byol"])
+def test_a_resumed_run_has_the_queue_and_the_teacher(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = load_data("digits")
+    settings: dict[str, Any] = {"steps": 6, "batch_size": 32, "ema": 0.0, "progress": "off", "validate_every": 0}
+    whole = unsup.create(name, data.event, preset="tiny", seed=0)
+    fit(whole, data, **settings)
+    broken = unsup.create(name, data.event, preset="tiny", seed=0)
+    after = broken.after_step
+
+    def interrupted(time: Time) -> None:
+        after(time)
+        if time.step == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(broken, "after_step", interrupted)
+    assert fit(broken, data, out=tmp_path / "run", **settings).interrupted
+    resumed = unsup.create(name, data.event, preset="tiny", seed=1)
+    found = fit(resumed, data, out=tmp_path / "run", resume=True, **settings)
+    assert found.steps == 6
+    state = resumed.state_dict()
+    for key, value in whole.state_dict().items():
+        assert torch.equal(state[key], value), key
