@@ -74,8 +74,7 @@ def adjusted_rand(counts: Counts) -> NDArray[np.float64]:
     -0.5
     """
     rows, columns, cells = (
-        (v * (v - 1) / 2).sum(-1)
-        for v in (counts.sum(-1), counts.sum(-2), counts.reshape(*counts.shape[:-2], -1))
+        (v * (v - 1) / 2).sum(-1) for v in (counts.sum(-1), counts.sum(-2), counts.reshape(*counts.shape[:-2], -1))
     )
     n = counts.sum((-2, -1))
     expected = rows * columns / np.maximum(n * (n - 1) / 2, 1)

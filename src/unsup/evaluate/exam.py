@@ -311,6 +311,11 @@ class Exam(Once):
         return ordinary, of_odd, "energy"
 
     @functools.cached_property
+    def digest(self) -> str:
+        """The SHA-256 of the parameters and buffers of the model."""
+        return fingerprint(self.model)
+
+    @functools.cached_property
     def codes(self) -> tuple[Tensor, Tensor]:
         """Codes of the training examples for probes, and of the held-out examples, by the encoder as it is.
 
@@ -319,7 +324,7 @@ class Exam(Once):
         """
         if not self.bench.intervals:
             return self._encoded(self.model)
-        before = fingerprint(self.model)
+        before = self.digest
         found = self._encoded(self.model)
         if fingerprint(self.model) != before:
             raise InputError(

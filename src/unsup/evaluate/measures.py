@@ -538,9 +538,9 @@ MEASURES: dict[str, Measure] = {row.key: row for row in (
     Measure("few_labels", "probe, few labels", "accuracy of a logistic regression on the codes, ten labels per class",
             "", "higher", "features", ("codes", "labels"), _of_labels("few_labels", few_labels, "labels"), _SHARE, _RAW,
             "{:.1%}".format, ("labels",)),
-    Measure("nmi", "clusters, NMI", "information of k-means clusters of the codes about the classes, as many as classes",
+    Measure("nmi", "NMI of clusters", "information about the classes in k-means clusters of the codes, one per class",
             "", "higher", "features", ("codes", "labels"), _of_labels("nmi", nmi), _SHARE, _RAW),
-    Measure("ari", "clusters, ARI", "adjusted Rand index of k-means clusters of the codes and classes; 0 is chance",
+    Measure("ari", "ARI of clusters", "adjusted Rand index of k-means clusters of the codes and classes; 0 is chance",
             "", "higher", "features", ("codes", "labels"), _of_labels("ari", ari), (-0.5, 1.0), _RAW),
     Measure("uniformity", "uniformity", "log mean of exp(−2 d²) over pairs of normalised codes; 0 is collapse, −4 a "
             "uniform sphere",

@@ -153,7 +153,8 @@ def weighted_vote(
     """The accuracy of a weighted vote of the ``k`` nearest by cosine s, with weights exp(s / T).
 
     The protocol of Wu, Xiong, Yu, Lin 2018 (https://arxiv.org/abs/1805.01978). Codes are normalised, not standardised.
-    Of equally near ones, the first vote; of equal votes, the lowest class wins. Nothing is random; ``seed`` is not used.
+    Of equally near ones, the first vote; of equal votes, the lowest class wins. Nothing is random; ``seed`` is not
+    used.
 
     Args:
         known, label: codes ``(N, F)`` with class numbers ``(N,)``; classes that do not occur here are never predicted.
@@ -195,9 +196,7 @@ def predict_classes(model: Model, examples: Split) -> Tensor:
     return over_examples(model, examples, CHUNK, lambda _, batch: classifier.class_probabilities(batch).argmax(1))
 
 
-def encode_all(
-    model: Model, x: Tensor | Split | Batch, on_chunk: Callable[[int, int], None] | None = None
-) -> Tensor:
+def encode_all(model: Model, x: Tensor | Split | Batch, on_chunk: Callable[[int, int], None] | None = None) -> Tensor:
     """Codes of raw examples on the CPU: ``(N, *event.shape)`` → ``(N, F)``, float32, in evaluation mode.
 
     Args:

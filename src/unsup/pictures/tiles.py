@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, pad
 
 from unsup.core.event import Event
+from unsup.core.words import counted
 from unsup.pictures.artist import ANOMALOUS, HEATS, WIDEST, Artist, Sheet, bit_colours, colours, number
 from unsup.pictures.images import shown_range, to_image, to_levels
 
@@ -136,7 +137,7 @@ class Tiles(Artist):
             return self._page(bands, n, f"{n} pairs of {self.noun}, {names[0]} above {names[1]}")
         rows = rows[: max(1, min(8, 2 * _FEW // (steps * self.values)))]
         band = self._band(self._tiles(rows.flatten(0, 1)), steps)
-        return self._page([band], len(rows), f"{len(rows)} rows of {steps} {self.noun}")
+        return self._page([band], len(rows), f"{counted(len(rows), 'row')} of {steps} {self.noun}")
 
     def ranked(self, x: Tensor, words: list[str], marks: list[bool] | None = None) -> Sheet:
         n = min(self._room(24 if marks is None else 48), len(x))
