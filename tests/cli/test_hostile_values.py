@@ -31,6 +31,9 @@ COMMANDS = {
     "score": ["score", "{run}", "moons"],
     "eval": ["eval", "{run}"],
     "compare": ["compare", "moons", "-o", "{out}"],
+    "probe": ["probe", "{run}"],
+    "map": ["map", "{run}", "-o", "{out}.png"],
+    "neighbours": ["neighbours", "{run}", "moons"],
     "outliers": ["outliers", "moons", "-o", "{out}.csv"],
     "check": ["check", "{run}"],
 }
