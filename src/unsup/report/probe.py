@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import unsup
@@ -15,7 +15,7 @@ from unsup.evaluate.projection import project
 from unsup.evaluate.records import Figure
 from unsup.pictures.maps import draw_map
 from unsup.report.album import Shown, embedded
-from unsup.report.figures import Column, reading
+from unsup.report.figures import Column, reading, untrained
 from unsup.report.pages import Page, footer, render, sections
 from unsup.report.words import capital
 
@@ -25,16 +25,14 @@ _ONE_DIMENSION = 1.5
 _COLLAPSED = -0.1
 
 
-def untrained_of(figure: Mapping[str, Any]) -> float | None:
-    """The value of the same encoder with random parameters, if it was measured."""
-    found = figure["detail"].get("untrained")
-    return None if found is None else float(found)
-
-
 def verdicts(figures: Mapping[str, Figure]) -> list[str]:
     """What the figures say: whether each is better or worse than its floors by more than its interval; collapses."""
     found = []
-    for what, floor_of in (("the untrained encoder", untrained_of), ("raw data", lambda figure: figure["floor"])):
+    floors: dict[str, Callable[[Figure], float | None]] = {
+        "the untrained encoder": lambda figure: untrained(figure["detail"]),
+        "raw data": lambda figure: figure["floor"],
+    }
+    for what, floor_of in floors.items():
         said: dict[str, list[str]] = {"better than": [], "within the noise of": [], "worse than": []}
         for key, figure in figures.items():
             floor, row = floor_of(figure), MEASURES[key]
@@ -118,6 +116,6 @@ def _row(key: str, figure: Figure) -> list[Any]:
     column = Column.of(key, MEASURES[key].to_json())
     found = reading(figure)
     assert found is not None
-    beside = [{"text": None if v is None else column.show(v)} for v in (untrained_of(figure), found.floor)]
+    beside = [{"text": None if v is None else column.show(v)} for v in (untrained(found.detail), found.floor)]
     value = {"text": column.show(found.value), "figure": True}
     return [column.title, value, column.interval(found), *beside, {"text": capital(column.meaning), "class": ""}]
