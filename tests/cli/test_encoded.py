@@ -23,9 +23,7 @@ def folder(tmp_path_factory) -> Path:
     """Runs of a VAE on digits, of a mixture on a table with classes and words, and of a model without codes."""
     folder, rng = tmp_path_factory.mktemp("encoded"), np.random.default_rng(0)
     kinds = rng.integers(0, 3, 300)
-    rows = [
-        f"{rng.normal(k):.2f},{rng.normal(-k):.2f},{('red', 'green', '<b>')[k]},{'xyz'[k]}" for k in kinds.tolist()
-    ]
+    rows = [f"{rng.normal(k):.2f},{rng.normal(-k):.2f},{('red', 'green', '<b>')[k]},{'xyz'[k]}" for k in kinds.tolist()]
     (folder / "table.csv").write_text("\n".join(["a,b,colour,kind", *rows]) + "\n")
     short = ["--plain", "--steps", "20", "--preset", "tiny"]
     assert main(["fit", "digits", "vae", "-o", f"{folder}/vae", "--limit", "300", *short]) == 0
