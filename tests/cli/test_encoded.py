@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 import unsup
 from unsup.cli.main import main
@@ -77,6 +76,16 @@ def test_other_data_of_the_same_kind_is_probed_and_not_kept(call, folder, tmp_pa
     assert after == before
 
 
+def test_fine_tuning_is_shown_beside_supervised_learning_and_leaves_the_run_alone(call, folder, tmp_path):
+    weights = (folder / "vae" / "checkpoints" / "best.safetensors").read_bytes()
+    words = ["probe", folder / "vae", "--fine-tune", "--minutes", 0.05, "--examples", 100, "-o", tmp_path / "page.html"]
+    found = json.loads(call(*words, "--json").out)["fine_tuned"]
+    assert 0.2 < found["value"] <= 1
+    assert 0.2 < found["detail"]["untrained"] <= 1
+    assert "Fine-tuned" in (tmp_path / "page.html").read_text()
+    assert (folder / "vae" / "checkpoints" / "best.safetensors").read_bytes() == weights
+
+
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
@@ -91,6 +100,7 @@ def test_other_data_of_the_same_kind_is_probed_and_not_kept(call, folder, tmp_pa
         (("map", "{f}/vae", "-o", "{t}/p.html"), "should end in .png"),
         (("neighbours", "{f}/vae", "digits", "-o", "{t}/p.png"), "should end in .html"),
         (("probe", "{f}/vae", "--limit", "3"), "--limit is an option of DATA"),
+        (("probe", "{f}/vae", "--minutes", "1"), "--minutes is for --fine-tune"),
         (("probe", "{f}/vae", "--labels", "0"), "labels=0 should be at least 1|--labels=0 should be at least 1"),
     ],
 )
@@ -132,11 +142,8 @@ def test_a_map_needs_no_labels(call, folder, tmp_path):
 
 
 def test_a_training_example_finds_itself(call, folder, tmp_path):
-    """A folder and a single picture of the user, on the screen and as pictures on the page."""
+    """On the screen, and as pictures on the page."""
     x = unsup.load_data("digits", limit=300).train.x
-    (tmp_path / "mine").mkdir()
-    for i in (5, 17):
-        Image.fromarray((x[i, 0] * 15).numpy()).save(tmp_path / "mine" / f"{i}.png")
     np.save(tmp_path / "mine.npy", x[[5, 17]].numpy())
     found = call("neighbours", folder / "vae", tmp_path / "mine.npy", "-n", 4, "-o", tmp_path / "page.html")
     assert found.status == 0, found.err

@@ -10,19 +10,21 @@ from unsup.cli.encoded import add_encoded_data, data_of, encoder_of
 from unsup.cli.eval import Stages, keep, of_changed
 from unsup.cli.options import Parser, add_memory
 from unsup.cli.show import table, write, write_json
-from unsup.core.config import Count, Seed
+from unsup.core.config import Count, Positive, Seed
 from unsup.core.errors import InputError
 
 if TYPE_CHECKING:
     from unsup.evaluate.records import Figure
 
-_LABELS = 10
+_LABELS, _MINUTES = 10, 2.0
 
 
 def main(arguments: Sequence[str]) -> int:
     options = _parser(arguments).parse(arguments)
     if options.out is not None and Path(options.out).suffix.lower() != ".html":
         raise InputError(f"-o {options.out} should end in .html (a page)")
+    if options.minutes is not None and not options.fine_tune:
+        raise InputError("--minutes is for --fine-tune; remove it")
 
     from unsup.core.storage import write_file
     from unsup.evaluate.bench import Bench, Measuring
@@ -45,14 +47,20 @@ def main(arguments: Sequence[str]) -> int:
         figures, missing = exam.figures(keys)
     if not figures or set(missing) == {key for key in keys if "labels" in MEASURES[key].needs}:
         raise InputError("; ".join(dict.fromkeys(missing.values())))
+    tuned = None
+    if options.fine_tune:
+        from unsup.train.fine_tuned import fine_tuning
+
+        tuned = fine_tuning(exam, options.minutes or _MINUTES, progress="off" if options.json else "auto")
     if options.json:
         about = {"run": str(run.path), "model": name, "data": what, "split": options.split}
         encoder = {"parameters_sha256": exam.digest, "unchanged": True, "mode": "eval"}
-        write_json(about | {"encoder": encoder, "figures": figures, "missing": missing} | of_changed(run))
+        more = {} if tuned is None else {"fine_tuned": tuned}
+        write_json(about | {"encoder": encoder, "figures": figures, "missing": missing} | more | of_changed(run))
     else:
         write(
             f"{name} on {Path(str(what)).name} ({options.split}), seed {options.seed}; ↓ lower, ↑ higher is better",
-            *_lines(figures, name),
+            *_lines(figures, name, tuned),
             *(f"note: no {MEASURES[key].title}: {reason}" for key, reason in missing.items()),
             "",
             *verdicts(figures),
@@ -61,7 +69,7 @@ def main(arguments: Sequence[str]) -> int:
         if run.data_changed:
             write("note: the data has changed since the run was trained")
     if options.out is not None:
-        write_file(options.out, probe_page(exam, figures, missing, str(what)).encode())
+        write_file(options.out, probe_page(exam, figures, missing, str(what), tuned).encode())
         if not options.json:
             write("", f"the page is {options.out}")
     if options.file is None:
@@ -82,13 +90,19 @@ def _parser(arguments: Sequence[str]) -> Parser:
     )
     parser.add_number("--examples", Count, "measure on N examples of the split, always the same [all]")
     parser.add_number("--seed", Seed, "of all random numbers [0]", default=0)
+    parser.add_argument(
+        "--fine-tune",
+        action="store_true",
+        help="also train the encoder and a linear classifier together, from the run and from random parameters",
+    )
+    parser.add_number("--minutes", Positive, f"of fine-tuning in all [{_MINUTES:g}]", metavar="X")
     parser.add_argument("--json", action="store_true", help="one JSON object")
     parser.add_out("a page (.html) with the figures and a map of the codes", metavar="FILE")
     add_memory(parser)
     return parser
 
 
-def _lines(figures: dict[str, Figure], name: str) -> list[str]:
+def _lines(figures: dict[str, Figure], name: str, tuned: Figure | None) -> list[str]:
     """One row per measure: the model with its interval, the untrained encoder, raw data."""
     from unsup.evaluate.measures import MEASURES
 
@@ -100,4 +114,7 @@ def _lines(figures: dict[str, Figure], name: str) -> list[str]:
         arrow = {"lower": " ↓", "higher": " ↑", None: ""}[row.better]
         shown = ("–" if value is None else row.show(value) for value in beside)
         rows.append((f"{row.title}{arrow}", row.show(figure["value"]), interval, *shown))
+    if tuned is not None:
+        interval = " … ".join(f"{end:.1%}" for end in tuned["interval"] or ())
+        rows.append(("fine-tuned ↑", f"{tuned['value']:.1%}", interval, f"{tuned['detail']['untrained']:.1%}", "–"))
     return table(("measure", name, "95 % interval", "untrained", "raw data"), rows, right=(1, 2, 3, 4))

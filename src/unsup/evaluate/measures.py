@@ -331,7 +331,7 @@ def _of_labels(key: str, judge: Callable[..., Estimate], *reads: str, **stated: 
 
     def run(exam: Exam) -> Figure:
         bench, m = exam.bench, exam.m
-        known, true = _classes_of(bench)
+        known, true = classes_of(bench)
         settings = {name: getattr(m, name) for name in reads}
 
         def judged(codes: tuple[Tensor, Tensor]) -> Estimate:
@@ -373,7 +373,7 @@ def _beside_floors(
     return make_figure(own, n, floor=floor, features=exam.codes[0].shape[1], **detail)
 
 
-def _classes_of(bench: Bench) -> tuple[Tensor, Tensor]:
+def classes_of(bench: Bench) -> tuple[Tensor, Tensor]:
     """The labels of the training and the held-out examples for probes.
 
     Raises:

@@ -75,13 +75,19 @@ def protocol(exam: Exam, figures: Mapping[str, Figure]) -> list[str]:
     return lines
 
 
-def probe_page(exam: Exam, figures: Mapping[str, Figure], missing: Mapping[str, str], data: str) -> str:
+def probe_page(
+    exam: Exam, figures: Mapping[str, Figure], missing: Mapping[str, str], data: str, tuned: Figure | None = None
+) -> str:
     """The page as HTML: the table, a map of the codes, and the protocol."""
     heads = [
         *("Measure", exam.name, "95 % interval", "Untrained encoder", "Raw data"),
         {"text": "What it means", "class": "words"},
     ]
-    rows = [_row(key, figure) for key, figure in figures.items()]
+    rows = [_row(Column.of(key, MEASURES[key].to_json()), figure) for key, figure in figures.items()]
+    if tuned is not None:
+        words = "accuracy of encoder and linear classifier trained together; untrained: from random parameters"
+        about = {**MEASURES["probe"].to_json(), "title": "fine-tuned", "explanation": words}
+        rows.append(_row(Column.of("probe", about), tuned))
     reasons = [(capital(MEASURES[key].title), "", why) for key, why in missing.items()]
     again = command_line(["unsup", "map", path_word(exam.path or "RUN"), "-o", "map.png", "--method", "tsne"])
     pictures = [code_map(exam)]
@@ -112,8 +118,7 @@ def code_map(exam: Exam) -> Shown:
     return embedded(drawn.png, drawn.alt, capital(title), drawn.caption, drawn.scale, plot=True)
 
 
-def _row(key: str, figure: Figure) -> list[Any]:
-    column = Column.of(key, MEASURES[key].to_json())
+def _row(column: Column, figure: Figure) -> list[Any]:
     found = reading(figure)
     assert found is not None
     beside = [{"text": None if v is None else column.show(v)} for v in (untrained(found.detail), found.floor)]
