@@ -17,6 +17,7 @@ import unsup
 from unsup.core.errors import CapabilityError, InputError
 from unsup.core.event import BINARY, REAL, Event, Support
 from unsup.core.model import CanEncode, Model
+from unsup.core.registry import model_class, names
 from unsup.evaluate import probe as module
 from unsup.evaluate.bench import Bench, Measuring
 from unsup.evaluate.exam import Exam
@@ -381,3 +382,31 @@ def test_few_labels_takes_as_many_as_asked(monkeypatch):
     label = classes(300, 4)
     module.few_labels(normal(300, 3), label, normal(40, 3, seed=1), label[:40], labels=6)
     assert max(sizes) == 24
+
+
+def small(name: str):
+    """Data that a model supports, with three classes."""
+    label = classes(120, 3)
+    g = torch.Generator().manual_seed(0)
+    bits = (torch.rand(120, 6, generator=g) < 0.2 + 0.3 * label[:, None]).to(torch.uint8)
+    for x, event in (
+        (normal(120, 4).float() + label[:, None], Event((4,), REAL)),
+        (bits, Event((6,), BINARY)),
+        (bits[:, :4].view(120, 1, 2, 2).repeat_interleave(4, 2).repeat_interleave(4, 3), Event((1, 8, 8), BINARY)),
+        (bits, Event((6,), Support("nominal", 2), layout="sequence")),
+    ):
+        if model_class(name).refusal(event) is None:
+            return unsup.from_arrays(x.numpy(), label=label.numpy(), event=event)
+    raise AssertionError(f"no data for {name}")
+
+
+@pytest.mark.parametrize("name", [n for n in names() if issubclass(model_class(n), CanEncode)])
+def test_every_encoder_has_an_untrained_one_and_is_left_unchanged(name):
+    data = small(name)
+    model = unsup.create(name, data, preset="tiny", seed=0)
+    prepare(model, data)
+    figures, missing = Exam(Bench(data, Measuring()), model.eval()).figures(["effective_rank"])
+    assert not missing
+    detail = figures["effective_rank"]["detail"]
+    assert detail["untrained"] >= 1
+    assert figures["effective_rank"]["floor"] >= 1
