@@ -86,6 +86,16 @@ def test_fine_tuning_is_shown_beside_supervised_learning_and_leaves_the_run_alon
     assert (folder / "vae" / "checkpoints" / "best.safetensors").read_bytes() == weights
 
 
+def test_a_saved_model_is_probed_on_data(call, folder, tmp_path):
+    unsup.load(str(folder / "vae")).save(str(tmp_path / "saved"))
+    found = call("probe", tmp_path / "saved", "digits", "--limit", 200, "--examples", 100)
+    assert found.status == 0, found.err
+    assert "linear probe" in found.out
+    alone = call("probe", tmp_path / "saved")
+    assert alone.status == 2
+    assert "saved model" in alone.err
+
+
 @pytest.mark.parametrize(
     ("words", "reason"),
     [

@@ -28,15 +28,18 @@ def add_encoded_data(parser: Parser, arguments: Sequence[str]) -> None:
 
 
 def encoder_of(options: argparse.Namespace) -> Run:
-    """The run.
+    """The run; with DATA, also a saved model.
 
     Raises:
         CapabilityError: its model has no codes.
     """
     from unsup.core.model import CanEncode
-    from unsup.train.runs import open_run
+    from unsup.train.runs import open_model, open_run
 
-    run = open_run(options.run, changed_data=options.changed_data, data=options.data)
+    if getattr(options, "file", None) is not None:
+        run = open_model(options.run)
+    else:
+        run = open_run(options.run, changed_data=options.changed_data, data=options.data)
     if not isinstance(run.model, CanEncode):
         raise CapabilityError(
             f"{run.config['model']['model']} has no codes (unsup models lists the models that can encode)"

@@ -56,7 +56,8 @@ def main(arguments: Sequence[str]) -> int:
         about = {"run": str(run.path), "model": name, "data": what, "split": options.split}
         encoder = {"parameters_sha256": exam.digest, "unchanged": True, "mode": "eval"}
         more = {} if tuned is None else {"fine_tuned": tuned}
-        write_json(about | {"encoder": encoder, "figures": figures, "missing": missing} | more | of_changed(run))
+        more |= of_changed(run) if options.file is None else {}
+        write_json(about | {"encoder": encoder, "figures": figures, "missing": missing} | more)
     else:
         write(
             f"{name} on {Path(str(what)).name} ({options.split}), seed {options.seed}; ↓ lower, ↑ higher is better",
@@ -66,7 +67,7 @@ def main(arguments: Sequence[str]) -> int:
             *verdicts(figures),
             *protocol(exam, figures),
         )
-        if run.data_changed:
+        if options.file is None and run.data_changed:
             write("note: the data has changed since the run was trained")
     if options.out is not None:
         write_file(options.out, probe_page(exam, figures, missing, str(what), tuned).encode())

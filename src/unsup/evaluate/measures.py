@@ -535,7 +535,8 @@ MEASURES: dict[str, Measure] = {row.key: row for row in (
             "", "higher", "features", ("codes", "labels"),
             _of_labels("knn_weighted", weighted_vote, k=VOTERS, temperature=TEMPERATURE), _SHARE, _RAW,
             "{:.1%}".format),
-    Measure("few_labels", "probe, few labels", "accuracy of a logistic regression on the codes, ten labels per class",
+    Measure("few_labels", "probe, few labels", "accuracy of a logistic regression on the codes, a few labels per "
+            "class (ten by default)",
             "", "higher", "features", ("codes", "labels"), _of_labels("few_labels", few_labels, "labels"), _SHARE, _RAW,
             "{:.1%}".format, ("labels",)),
     Measure("nmi", "NMI of clusters", "information about the classes in k-means clusters of the codes, one per class",
