@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import time
 import warnings
 
 import pytest
@@ -410,3 +411,23 @@ def test_every_encoder_has_an_untrained_one_and_is_left_unchanged(name):
     detail = figures["effective_rank"]["detail"]
     assert detail["untrained"] >= 1
     assert figures["effective_rank"]["floor"] >= 1
+
+
+class SlowAtFirst(Coder):
+    """An encoder that is slow while it has the parameters of the start."""
+
+    def encode(self, x: Tensor) -> Tensor:
+        if not bool((self.linear.weight == 1).all()):
+            time.sleep(1.2)
+        return super().encode(x)
+
+
+def test_a_figure_is_kept_where_only_the_untrained_encoder_takes_too_long():
+    data = unsup.from_arrays(normal(60, 4).sign().relu().to(torch.uint8).numpy(), event=Event((4,), BINARY))
+    model = SlowAtFirst(data.event)
+    nn.init.ones_(model.linear.weight)
+    bench = Bench(data, Measuring())
+    figures, missing = Exam(bench, model, seconds=1.0).figures(["uniformity"])
+    assert not missing
+    assert figures["uniformity"]["detail"]["untrained"] is None
+    assert figures["uniformity"]["floor"] is not None
