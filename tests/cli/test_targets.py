@@ -32,6 +32,7 @@ def made(tmp_path_factory) -> Path:
     assert (
         main(["fit", "digits", "pixelcnn", "--given", "label", *tiny, "--limit", "50", "-o", f"{folder}/classes"]) == 0
     )
+    assert main(["fit", "digits", "vae", *tiny, "--limit", "100", "-o", f"{folder}/codes"]) == 0
     assert main(["encode", str(folder / "vae"), photos, "-o", str(folder / "z.npz")]) == 0
     packed = str(folder / "photos.unsup")
     assert main(["compress", str(folder / "histogram"), photos, "--no-verify", "-o", packed]) == 0
@@ -49,6 +50,9 @@ CASES = {
     "outliers as a page": (["outliers", "{m}/photos"], ".html"),
     "predict": (["predict", "{m}/classes", "digits"], ".csv"),
     "encode": (["encode", "{m}/vae", "{m}/photos"], ".npz"),
+    "probe": (["probe", "{m}/codes"], ".html"),
+    "map": (["map", "{m}/codes", "--points", "50"], ".png"),
+    "neighbours": (["neighbours", "{m}/vae", "{m}/photos", "-n", "2"], ".html"),
     "decode": (["decode", "{m}/vae", "{m}/z.npz"], ".npy"),
     "compress": (["compress", "{m}/histogram", "{m}/photos", "--no-verify"], ".unsup"),
     "decompress": (["decompress", "{m}/photos.unsup"], ""),

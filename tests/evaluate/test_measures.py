@@ -172,6 +172,7 @@ def test_a_row_has_all_fields(key):
         "examples",
         "extractor",
         "importance_samples",
+        "labels",
     }
     assert choose_measures(key) == (key,)
 

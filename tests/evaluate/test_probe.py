@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import re
+import time
 import warnings
 
 import pytest
@@ -15,17 +18,24 @@ import unsup
 from unsup.core.errors import CapabilityError, InputError
 from unsup.core.event import BINARY, REAL, Event, Support
 from unsup.core.model import CanEncode, Model
+from unsup.core.registry import model_class, names
 from unsup.evaluate import probe as module
+from unsup.evaluate.bench import Bench, Measuring
+from unsup.evaluate.exam import Exam
 from unsup.evaluate.probe import (
     CHUNK,
     MOST_TRAINING,
     encode_all,
+    fingerprint,
     majority_share,
     neighbours_vote,
     probe,
     raw_features,
     training_rows,
+    weighted_vote,
 )
+from unsup.evaluate.spread import effective_rank
+from unsup.evaluate.untrained import prepare, untrained
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -228,3 +238,196 @@ def test_columns_that_are_constant_but_for_rounding_do_not_vote():
     constant = torch.ones(600, 1), torch.ones(300, 1)
     share = float((true == label.bincount().argmax()).double().mean())
     assert neighbours_vote(constant[0], label, constant[1], true).value == pytest.approx(share)
+
+
+# --- weighted votes ---------------------------------------------------------------------------------------------------
+
+
+def by_loop(known, label, asked, k, temperature) -> list[int]:
+    """The protocol, example by example; of equally near ones the first votes."""
+    found = []
+    for x in asked:
+        cosines = [float(x @ b / (x.norm() * b.norm())) for b in known]
+        near = sorted(range(len(known)), key=lambda i: (-cosines[i], i))[:k]
+        votes: dict[int, float] = {}
+        for i in near:
+            votes[int(label[i])] = votes.get(int(label[i]), 0.0) + math.exp(cosines[i] / temperature)
+        found.append(min(votes, key=lambda c: (-votes[c], c)))
+    return found
+
+
+@pytest.mark.parametrize(("k", "temperature"), [(1, 0.07), (20, 0.07), (200, 0.1), (7, 1e6)])
+def test_a_weighted_vote_is_the_loop(k, temperature):
+    known, asked, label = normal(90, 4), normal(60, 4, seed=1), 3 * classes(90, 3)
+    expected = torch.tensor(by_loop(known, label, asked, k, temperature))
+    for block in (2**22, 100):
+        found = weighted_vote(known, label, asked, expected, k=k, temperature=temperature, block=block)
+        assert found.value == 1
+    wrong = expected.clone()
+    wrong[:6] = 99
+    assert weighted_vote(known, label, asked, wrong, k=k, temperature=temperature).value == 0.9
+
+
+def test_its_own_bank_votes_for_itself_and_infinite_temperature_counts_the_majority():
+    x, label = normal(300, 5), classes(300, 7)
+    assert weighted_vote(x, label, 4 * x, label, k=1).value == 1  # distinct points
+    # One example of class 0 at the very place, and two of class 1 near it.
+    known, own = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.8, -0.6], [-1.0, 0.0]]), torch.tensor([0, 1, 1, 1])
+    asked, zero, one = torch.tensor([[2.0, 0.0]] * 2), torch.tensor([0, 0]), torch.tensor([1, 1])
+    assert weighted_vote(known, own, asked, zero, k=3).value == 1
+    assert weighted_vote(known, own, asked, one, k=3, temperature=1e9).value == 1
+
+
+def test_equal_codes_vote_in_their_order_and_tiny_temperatures_do_not_underflow():
+    known, label = torch.ones(5, 3), torch.tensor([2, 2, 1, 1, 1])
+    asked = torch.ones(2, 3)
+    assert weighted_vote(known, label, asked, torch.tensor([2, 2]), k=3).value == 1  # the first three
+    assert weighted_vote(known, label, asked, torch.tensor([1, 1]), k=4).value == 1  # a tie: the lowest class
+    x, y = normal(50, 3), classes(50, 3)
+    assert weighted_vote(x, y, -x, y, temperature=1e-9) == weighted_vote(x, y, -x, y, k=1)
+
+
+# --- the encoder is not trained ---------------------------------------------------------------------------------------
+
+
+class Counter(Coder):
+    """A broken model whose encoding counts the examples that it has seen, in a buffer."""
+
+    def __init__(self, event: Event) -> None:
+        super().__init__(event)
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64), persistent=False)
+
+    def encode(self, x: Tensor) -> Tensor:
+        self.seen += len(x)
+        return super().encode(x)
+
+
+class Learner(Coder):
+    """A broken model that trains while it encodes."""
+
+    def encode(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            self.linear.weight += 1e-3
+        return super().encode(x)
+
+
+def examined(model: type[Coder], keys: tuple[str, ...] = ("probe", "uniformity")):
+    x = normal(400, 4).sign().relu()
+    data = unsup.from_arrays(x.to(torch.uint8).numpy(), label=x[:, 0].long().numpy(), event=Event((4,), BINARY))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Exam(Bench(data, Measuring()), model(data.event)).figures(keys)
+
+
+@pytest.mark.parametrize("broken", [Counter, Learner])
+def test_an_encoder_that_changes_while_it_is_examined_is_refused(broken):
+    figures, missing = examined(broken)
+    assert not figures
+    assert all("encoding changes parameters or buffers" in reason for reason in missing.values())
+    figures, missing = examined(Coder)
+    assert not missing
+    assert set(figures) == {"probe", "uniformity"}
+
+
+def test_the_untrained_encoder_is_another_draw_of_the_same_model_on_the_same_data():
+    digits = unsup.load_data("digits", limit=300)
+    model = unsup.create("vae", digits, preset="tiny", seed=3)
+    exam = Exam(Bench(digits, Measuring(examples=60)), model)
+    figures, _ = exam.figures(["probe", "nmi", "effective_rank"])
+    fresh = untrained(model, digits)
+    codes = encode_all(fresh, exam.bench.probed[0]), encode_all(fresh, exam.bench.probed[1])
+    assert torch.equal(codes[0], exam.untrained_codes[0])
+    label = exam.bench.probed[0].label, exam.bench.probed[1].label
+    expected = probe(codes[0], label[0], codes[1], label[1]).value
+    assert figures["probe"]["detail"]["untrained"] == expected
+    assert figures["effective_rank"]["detail"]["untrained"] == pytest.approx(effective_rank(codes[1]))
+    assert fresh.config == model.config
+    assert not any(torch.equal(a, b) for a, b in zip(fresh.parameters(), model.parameters(), strict=True) if a.std())
+
+
+def test_preparing_is_that_of_training():
+    """A fit of one step at a tiny learning rate leaves what `prepare` of the same seed leaves."""
+    digits = unsup.load_data("digits", limit=300)
+    trained, own = (unsup.create("glow", digits, preset="tiny", seed=1) for _ in range(2))
+    unsup.fit(trained, digits, steps=1, lr=1e-30, progress="off", seed=5, ema=0)
+    prepare(own, digits, seed=5)
+    fresh = unsup.create("glow", digits, preset="tiny", seed=1)
+    assert fingerprint(own) != fingerprint(fresh)  # it prepares
+    for (name, a), b in zip(trained.named_parameters(), own.parameters(), strict=True):
+        assert torch.allclose(a, b), name
+
+
+# --- bad input --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("label", "reason"),
+    [
+        (torch.zeros(400, dtype=torch.int64), "training examples have the same class"),
+        (torch.arange(400), r"there are \d+ labelled training examples of \d+ classes"),
+        (None, "the data has no labels"),
+    ],
+)
+def test_labels_that_teach_nothing_are_named(label, reason):
+    x = normal(400, 4).sign().relu().to(torch.uint8).numpy()
+    data = unsup.from_arrays(x, label=None if label is None else label.numpy(), event=Event((4,), BINARY))
+    figures, missing = Exam(Bench(data, Measuring()), Coder(data.event)).figures(["probe", "ari", "effective_rank"])
+    assert set(figures) == {"effective_rank"}
+    assert all(re.search(reason, told) for told in missing.values()), missing
+
+
+def test_few_labels_takes_as_many_as_asked(monkeypatch):
+    sizes = []
+    original = module._predictions
+    monkeypatch.setattr(module, "_predictions", lambda *a: sizes.append(len(a[0])) or original(*a))
+    label = classes(300, 4)
+    module.few_labels(normal(300, 3), label, normal(40, 3, seed=1), label[:40], labels=6)
+    assert max(sizes) == 24
+
+
+def small(name: str):
+    """Data that a model supports, with three classes."""
+    label = classes(120, 3)
+    g = torch.Generator().manual_seed(0)
+    bits = (torch.rand(120, 6, generator=g) < 0.2 + 0.3 * label[:, None]).to(torch.uint8)
+    for x, event in (
+        (normal(120, 4).float() + label[:, None], Event((4,), REAL)),
+        (bits, Event((6,), BINARY)),
+        (bits[:, :4].view(120, 1, 2, 2).repeat_interleave(4, 2).repeat_interleave(4, 3), Event((1, 8, 8), BINARY)),
+        (bits, Event((6,), Support("nominal", 2), layout="sequence")),
+    ):
+        if model_class(name).refusal(event) is None:
+            return unsup.from_arrays(x.numpy(), label=label.numpy(), event=event)
+    raise AssertionError(f"no data for {name}")
+
+
+@pytest.mark.parametrize("name", [n for n in names() if issubclass(model_class(n), CanEncode)])
+def test_every_encoder_has_an_untrained_one_and_is_left_unchanged(name):
+    data = small(name)
+    model = unsup.create(name, data, preset="tiny", seed=0)
+    prepare(model, data)
+    figures, missing = Exam(Bench(data, Measuring()), model.eval()).figures(["effective_rank"])
+    assert not missing
+    detail = figures["effective_rank"]["detail"]
+    assert detail["untrained"] >= 1
+    assert figures["effective_rank"]["floor"] >= 1
+
+
+class SlowAtFirst(Coder):
+    """An encoder that is slow while it has the parameters of the start."""
+
+    def encode(self, x: Tensor) -> Tensor:
+        if not bool((self.linear.weight == 1).all()):
+            time.sleep(1.2)
+        return super().encode(x)
+
+
+def test_a_figure_is_kept_where_only_the_untrained_encoder_takes_too_long():
+    data = unsup.from_arrays(normal(60, 4).sign().relu().to(torch.uint8).numpy(), event=Event((4,), BINARY))
+    model = SlowAtFirst(data.event)
+    nn.init.ones_(model.linear.weight)
+    bench = Bench(data, Measuring())
+    figures, missing = Exam(bench, model, seconds=1.0).figures(["uniformity"])
+    assert not missing
+    assert figures["uniformity"]["detail"]["untrained"] is None
+    assert figures["uniformity"]["floor"] is not None

@@ -18,8 +18,15 @@ if TYPE_CHECKING:
     from unsup.train.runs import Run
 
 _ARROWS = {"lower": " ↓", "higher": " ↑", None: ""}
-_UNITS = {"likelihood": "example", "sampling": "sample", "features": "features of example", "coding": "coding step"}
+_UNITS = {
+    "likelihood": "example",
+    "sampling": "sample",
+    "features": "features of example",
+    "coding": "coding step",
+    "encoding": "code",
+}
 _SAMPLES = 10_000
+_LABELS = 10
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -52,6 +59,7 @@ def main(arguments: Sequence[str]) -> int:
         metavar="NAME",
         help="features for measures of samples: grey, colour, raw, inception [by the data]",
     )
+    parser.add_number("--labels", Count, f"labels per class for few_labels [{_LABELS}]", default=_LABELS)
     parser.add_number("--seed", Seed, "of all random numbers [0]", default=0)
     add_changed_data(parser)
     add_memory(parser)
@@ -79,9 +87,10 @@ def main(arguments: Sequence[str]) -> int:
         split=options.split,
         importance_samples=options.importance_samples,
         extractor=options.extractor or "auto",
+        labels=options.labels,
     )
     events = run.events()
-    with _Stages(quiet=options.json) as display:
+    with Stages(quiet=options.json) as display:
         exam = Exam(
             Bench(run.data, measuring, display.show),
             run.model,
@@ -96,12 +105,12 @@ def main(arguments: Sequence[str]) -> int:
         raise CapabilityError("; ".join(dict.fromkeys(missing.values())) + hint)
     if options.json:
         about = {"run": str(run.path), "model": exam.name, "data": run.data.name, "split": options.split}
-        write_json(about | {"figures": figures, "missing": missing} | _of_changed(run))
+        write_json(about | {"figures": figures, "missing": missing} | of_changed(run))
     else:
         write(*_lines(exam, figures, missing))
         if run.data_changed:
             write("note: the data has changed since the run was trained")
-    _keep(run, exam, figures)
+    keep(run, exam, figures)
     return 0
 
 
@@ -116,15 +125,15 @@ def _hint(exam: Exam) -> str:
     )
 
 
-class _Stages:
+class Stages:
     """Progress lines, one after another: scored examples, samples, features."""
 
-    def __init__(self, *, quiet: bool) -> None:
+    def __init__(self, *, quiet: bool = False) -> None:
         self.quiet = quiet
         self._stage: str | None = None
         self._display: Progress | None = None
 
-    def __enter__(self) -> _Stages:
+    def __enter__(self) -> Stages:
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -167,6 +176,13 @@ def _lines(exam: Exam, figures: dict[str, Figure], missing: dict[str, str]) -> l
         for row in (MEASURES[key] for key, figure in figures.items() if figure["floor"] is not None):
             floors.setdefault(row.floor, []).append(row.title)
         lines += [f"baseline of {', '.join(titles)}: {words}" for words, titles in floors.items()]
+        untrained = [
+            f"{MEASURES[key].title} {MEASURES[key].show(figure['detail']['untrained'])}"
+            for key, figure in figures.items()
+            if figure["detail"].get("untrained") is not None
+        ]
+        if untrained:
+            lines.append(f"the same encoder with random parameters, not trained: {', '.join(untrained)}")
         details = [figure["detail"] for figure in figures.values()]
         judged = next((d for d in details if "fake" in d), None)
         if judged is not None:
@@ -223,12 +239,12 @@ def _likelihood(exam: Exam) -> str:
     return f"{about}: {found.told(parts, bits)} [{found.kind}{given}{samples}]{said}"
 
 
-def _of_changed(run: Run) -> dict[str, Any]:
+def of_changed(run: Run) -> dict[str, Any]:
     """A mark on figures of data that has changed since the run was trained."""
     return {"changed_data": True} if run.data_changed else {}
 
 
-def _keep(run: Run, exam: Exam, figures: dict[str, Figure]) -> None:
+def keep(run: Run, exam: Exam, figures: dict[str, Figure]) -> None:
     """Write the figures to ``eval.json`` and the page. They are printed already: a failure is only noted."""
     from unsup.report.page import write_page
 

@@ -37,6 +37,7 @@ from unsup.evaluate.exam import Exam
 from unsup.evaluate.journeys import interpolate, reconstruct
 from unsup.evaluate.likelihood import bits_by_dimension
 from unsup.evaluate.measures import MEASURES, possible_measures
+from unsup.evaluate.probe import FEW
 from unsup.evaluate.records import Figure, Measures, finite, is_below
 from unsup.pictures.gallery import Drawn
 from unsup.report.drawn import curves_of
@@ -87,7 +88,13 @@ class Measured:
             settings |= MEASURES[key].settings(m)
         known = figures.get("likelihood")
         settings["importance_samples"] = 1 if known is None else known["detail"]["samples"]
-        usual = {"seed": 0, "extractor": "auto", "importance_samples": 1, "examples": len(bench.held_out)}
+        usual = {
+            "seed": 0,
+            "extractor": "auto",
+            "importance_samples": 1,
+            "examples": len(bench.held_out),
+            "labels": FEW,
+        }
         unusual = {k: v for k, v in settings.items() if v != usual.get(k)}
         changed = has_changed(self.run.path, self.run.config, bench.data, changed_data=True)
         options = flags({"measures": ",".join(keys), **unusual, "changed-data": changed or None})

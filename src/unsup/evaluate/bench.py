@@ -24,7 +24,7 @@ from unsup.data.source import Data, Split, some_of
 from unsup.evaluate.anomaly import break_dependence
 from unsup.evaluate.conditions import conditions_of
 from unsup.evaluate.features import Extractor, Features, choose_extractor
-from unsup.evaluate.probe import raw_features, training_rows
+from unsup.evaluate.probe import FEW, raw_features, training_rows
 from unsup.evaluate.records import Baselines, Picture, SplitName
 from unsup.evaluate.storage import stored_sizes
 from unsup.pictures.gallery import Drawn, Gallery
@@ -62,6 +62,7 @@ class Measuring:
         split: the held-out examples.
         importance_samples: for a bound, or the effort of an estimate of log Z; None for 50, or 1 without time.
         extractor: of features of samples.
+        labels: number of labelled examples per class of the probe with few labels.
     """
 
     examples: int | None = None
@@ -72,6 +73,7 @@ class Measuring:
     split: SplitName = "test"
     importance_samples: int | None = 1
     extractor: str | Extractor = "auto"
+    labels: int = FEW
 
 
 class Once:

@@ -28,10 +28,11 @@ from unsup.evaluate.features import Extractor, Features
 from unsup.evaluate.likelihood import CHUNK, entries_of, likelihood_of, log_probs
 from unsup.evaluate.measures import MEASURES, bounded, sample_measures
 from unsup.evaluate.neighbours import MemorisationResult, memorisation
-from unsup.evaluate.probe import encode_all
+from unsup.evaluate.probe import encode_all, fingerprint
 from unsup.evaluate.quadrature import with_likelihood
 from unsup.evaluate.records import Evaluation, Figure
 from unsup.evaluate.samples import draw_samples
+from unsup.evaluate.untrained import untrained
 
 _IMPORTANCE_SAMPLES = 50  # of a bound, where time permits
 _FIRST, _TIMED, _TIMED_FEW = 2, 64, 4  # samples: to warm up; timed; timed for a slow sampler
@@ -58,8 +59,8 @@ class Exam(Once):
         path: of its run, for commands in messages.
         train_seconds: duration of training, if known.
         seconds: limit for all measures; a measure that takes longer is missing, with the reason.
-        tell: called with the title of each measure at its start, and with ``"likelihood"`` and ``"sampling"`` for
-            progress.
+        tell: called with the title of each measure at its start, and with ``"likelihood"``, ``"sampling"`` and
+            ``"encoding"`` for progress.
     """
 
     def __init__(
@@ -310,10 +311,40 @@ class Exam(Once):
         return ordinary, of_odd, "energy"
 
     @functools.cached_property
+    def digest(self) -> str:
+        """The SHA-256 of the parameters and buffers of the model."""
+        return fingerprint(self.model)
+
+    @functools.cached_property
     def codes(self) -> tuple[Tensor, Tensor]:
-        """Codes of the training examples for probes, and of the held-out examples."""
+        """Codes of the training examples for probes, and of the held-out examples, by the encoder as it is.
+
+        Raises:
+            InputError: encoding has changed a parameter or a buffer of the model.
+        """
+        if not self.bench.intervals:
+            return self._encoded(self.model)
+        before = self.digest
+        found = self._encoded(self.model)
+        if fingerprint(self.model) != before:
+            raise InputError(
+                f"encoding changes parameters or buffers of {self.name}, so that its codes depend on what was encoded "
+                "before; its encode should leave the model unchanged in evaluation mode"
+            )
+        return found
+
+    @functools.cached_property
+    def untrained_codes(self) -> tuple[Tensor, Tensor]:
+        """The same by the encoder with random parameters, prepared on the training data, but not trained."""
+        return self._encoded(untrained(self.model, self.bench.data, seed=self.m.seed))
+
+    def _encoded(self, model: Model) -> tuple[Tensor, Tensor]:
         train, test = self.bench.probed
-        return encode_all(self.model, train), encode_all(self.model, test)
+        total = len(train) + len(test)
+        return (
+            encode_all(model, train, lambda done, _: self.tell("encoding", done, total)),
+            encode_all(model, test, lambda done, _: self.tell("encoding", len(train) + done, total)),
+        )
 
 
 def evaluate_samples(

@@ -11,8 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+import torch
 from torch import Tensor
 
+from unsup.core.deadline import OutOfTime
 from unsup.core.errors import InputError, nearest
 from unsup.core.model import (
     CanDecode,
@@ -29,9 +31,10 @@ from unsup.core.model import (
     keyed_generator,
 )
 from unsup.core.words import duration
-from unsup.data.source import Data, Split
+from unsup.data.source import Data, Split, some_of
 from unsup.evaluate.anomaly import RESAMPLES, anomaly_detection
 from unsup.evaluate.calibration import calibration
+from unsup.evaluate.clusters import ari, nmi
 from unsup.evaluate.compressed import reason_against_coding
 from unsup.evaluate.conditions import is_conditioned
 from unsup.evaluate.estimate import Estimate, make_figure, wilson
@@ -39,7 +42,16 @@ from unsup.evaluate.features import Features
 from unsup.evaluate.journeys import colour_error, translation_error
 from unsup.evaluate.modes import MODES_KNOWN, known_modes
 from unsup.evaluate.neighbours import neighbour_measures, neighbours
-from unsup.evaluate.probe import few_labels, majority_share, neighbours_vote, predict_classes, probe
+from unsup.evaluate.probe import (
+    TEMPERATURE,
+    VOTERS,
+    few_labels,
+    majority_share,
+    neighbours_vote,
+    predict_classes,
+    probe,
+    weighted_vote,
+)
 from unsup.evaluate.quadrature import is_planar
 from unsup.evaluate.reconstruction import unrestored_variance
 from unsup.evaluate.records import Better, Figure, MeasureRecord, Purpose
@@ -51,12 +63,15 @@ from unsup.evaluate.samples import (
     jackknife_error,
     kernel_distance,
 )
+from unsup.evaluate.spread import effective_rank, spread, uniformity
 from unsup.evaluate.storage import implied_bytes
 from unsup.evaluate.units import bits_by_unit, context_of
 
 if TYPE_CHECKING:
     from unsup.evaluate.bench import Bench, Measuring
     from unsup.evaluate.exam import Exam
+
+_SPREAD = 5000  # held-out codes of which the spread is measured
 
 Subject = Model | Tensor | None
 """A model, only its samples, or None for a question about the data only."""
@@ -101,6 +116,7 @@ class Measure:
         range: of the value; intervals are clipped to it.
         floor: what `Figure.floor` is measured on, or empty.
         show: formats a value.
+        reads: further fields of `Measuring` that it depends on.
     """
 
     key: str
@@ -114,6 +130,7 @@ class Measure:
     range: tuple[float, float] = (-math.inf, math.inf)
     floor: str = ""
     show: Callable[[float], str] = field(default=lambda value: plain(value), repr=False)
+    reads: tuple[str, ...] = ()
 
     @property
     def needs_in_words(self) -> str:
@@ -134,6 +151,7 @@ class Measure:
             return found | ({"extractor": measuring.extractor} if "samples" in self.needs else {})
         if {"likelihood", "score"} & set(self.needs):
             found["importance_samples"] = measuring.importance_samples
+        found |= {name: getattr(measuring, name) for name in self.reads}
         return found if measuring.examples is None else found | {"examples": measuring.examples}
 
     def to_json(self) -> MeasureRecord:
@@ -305,30 +323,84 @@ def _of_anomalies(key: str) -> Callable[[Exam], Figure]:
     return run
 
 
-def _of_codes(judge: Callable[..., Estimate]) -> Callable[[Exam], Figure]:
-    """The accuracy of a classifier on codes; the floor is that on the raw data."""
+def _of_labels(key: str, judge: Callable[..., Estimate], *reads: str, **stated: Any) -> Callable[[Exam], Figure]:
+    """How well codes agree with classes.
+
+    Args:
+        key: of the measure.
+        judge: compares codes ``(N, F)`` and labels ``(N,)`` of training examples with those of held-out examples.
+        reads: settings of `Measuring` that the judge takes.
+        stated: constants of the protocol, for the detail of the figure.
+    """
 
     def run(exam: Exam) -> Figure:
-        bench = exam.bench
-        known, true = _labels_of(bench.probed)
+        bench, m = exam.bench, exam.m
+        known, true = classes_of(bench)
+        settings = {name: getattr(m, name) for name in reads}
 
         def judged(codes: tuple[Tensor, Tensor]) -> Estimate:
-            return judge(codes[0], known, codes[1], true, seed=bench.measuring.seed)
+            return judge(codes[0], known, codes[1], true, seed=m.seed, **settings)
 
-        def of_raw() -> float | None:
-            try:
-                return judged(bench.raw_codes).value if bench.intervals else None
-            except InputError:  # the raw data has too many columns
-                return None
-
-        detail: dict[str, Any] = {"features": exam.codes[0].shape[1], "majority": majority_share(known, true)}
-        return make_figure(judged(exam.codes), len(true), floor=bench.once(judge.__name__, of_raw), **detail)
+        return _beside_floors(exam, key, judged, len(true), majority=majority_share(known, true), **settings, **stated)
 
     return run
 
 
 def _reconstruction(exam: Exam) -> Figure:
     return unrestored_variance(exam.model, exam.bench.without_gaps(exam.bench.test))
+def _of_spread(key: str, judge: Callable[[Tensor], Estimate | float]) -> Callable[[Exam], Figure]:
+    """How codes of held-out examples are spread; ``std`` is the mean deviation of their directions by dimension."""
+
+    def run(exam: Exam) -> Figure:
+        some = some_of(len(exam.bench.probed[1]), _SPREAD)
+        std = spread(exam.codes[1][some])
+        return _beside_floors(exam, key, lambda codes: judge(codes[1][some]), len(some), std=std)
+
+    return run
+
+
+def _beside_floors(
+    exam: Exam, key: str, judged: Callable[[tuple[Tensor, Tensor]], Estimate | float], n: int, **detail: Any
+) -> Figure:
+    """A figure of codes. Its floor is that of raw data, the detail ``untrained`` that of the untrained encoder."""
+    bench, own, floor = exam.bench, judged(exam.codes), None
+
+    def value(codes: Callable[[], tuple[Tensor, Tensor]]) -> float | None:
+        try:
+            found = judged(codes())
+        except InputError:  # too many columns, codes that are not finite
+            return None
+        number = found.value if isinstance(found, Estimate) else found
+        return number if math.isfinite(number) else None
+
+    if bench.intervals:
+        floor = bench.once(key, lambda: value(lambda: bench.raw_codes))
+        try:
+            detail["untrained"] = value(lambda: exam.untrained_codes)
+        except OutOfTime:  # the figure itself is there
+            detail["untrained"] = None
+    return make_figure(own, n, floor=floor, features=exam.codes[0].shape[1], **detail)
+
+
+def classes_of(bench: Bench) -> tuple[Tensor, Tensor]:
+    """The labels of the training and the held-out examples for probes.
+
+    Raises:
+        InputError: there are none, or too few to learn from.
+    """
+    known, true = _labels_of(bench.probed)
+    classes, kinds = len(torch.cat([known, true]).unique()), len(known.unique())
+    if kinds == 1:
+        raise InputError(
+            f"all {len(known):,} training examples have the same class, so there is nothing to predict; a probe needs "
+            "examples of two classes or more"
+        )
+    if len(known) < classes:
+        raise InputError(
+            f"there are {len(known)} labelled training examples of {classes} classes; a probe needs one example of "
+            "each class or more"
+        )
+    return known, true
 
 
 def _labels_of(splits: tuple[Split, Split]) -> tuple[Tensor, Tensor]:
@@ -476,13 +548,36 @@ MEASURES: dict[str, Measure] = {row.key: row for row in (
     Measure("average_precision", "average precision", "mean precision over the ranks of the anomalies",
             "", "higher", "anomalies", ("score",), _of_anomalies("average_precision"), _SHARE, "guessing"),
     Measure("probe", "linear probe", "accuracy of a logistic regression on the codes, with all labels",
-            "", "higher", "features", ("codes", "labels"), _of_codes(probe), _SHARE, _RAW, "{:.1%}".format),
+            "", "higher", "features", ("codes", "labels"), _of_labels("probe", probe), _SHARE, _RAW,
+            "{:.1%}".format),
     Measure("knn", "nearest codes", "accuracy of a classifier by the five training examples with the nearest codes",
             "", "higher", "features", ("codes", "labels"), _of_codes(neighbours_vote), _SHARE, _RAW, "{:.1%}".format),
     Measure("few_labels", "probe, few labels", "accuracy of a logistic regression on the codes, ten labels per class",
             "", "higher", "features", ("codes", "labels"), _of_codes(few_labels), _SHARE, _RAW, "{:.1%}".format),
     Measure("reconstruction", "reconstruction error", "share of the variance that decoding the codes does not restore",
             "", "lower", "features", ("restored",), _reconstruction, _POSITIVE),
+            "", "higher", "features", ("codes", "labels"), _of_labels("knn", neighbours_vote), _SHARE, _RAW,
+            "{:.1%}".format),
+    Measure("knn_weighted", "weighted vote", f"accuracy of a vote of the {VOTERS} training examples with the nearest "
+            f"codes by cosine s, weighted by exp(s / {TEMPERATURE})",
+            "", "higher", "features", ("codes", "labels"),
+            _of_labels("knn_weighted", weighted_vote, k=VOTERS, temperature=TEMPERATURE), _SHARE, _RAW,
+            "{:.1%}".format),
+    Measure("few_labels", "probe, few labels", "accuracy of a logistic regression on the codes, a few labels per "
+            "class (ten by default)",
+            "", "higher", "features", ("codes", "labels"), _of_labels("few_labels", few_labels, "labels"), _SHARE, _RAW,
+            "{:.1%}".format, ("labels",)),
+    Measure("nmi", "NMI of clusters", "information about the classes in k-means clusters of the codes, one per class",
+            "", "higher", "features", ("codes", "labels"), _of_labels("nmi", nmi), _SHARE, _RAW),
+    Measure("ari", "ARI of clusters", "adjusted Rand index of k-means clusters of the codes and classes; 0 is chance",
+            "", "higher", "features", ("codes", "labels"), _of_labels("ari", ari), (-0.5, 1.0), _RAW),
+    Measure("uniformity", "uniformity", "log mean of exp(−2 d²) over pairs of normalised codes; 0 is collapse, −4 a "
+            "uniform sphere",
+            "", None, "features", ("codes",), _of_spread("uniformity", uniformity), (-8.0, 0.0), _RAW, "{:.2f}".format),
+    Measure("effective_rank", "effective rank", "number of dimensions along which the codes vary, by the entropy of "
+            "their spectrum",
+            "", None, "features", ("codes",), _of_spread("effective_rank", effective_rank), (1.0, math.inf), _RAW,
+            "{:,.1f}".format),
     Measure("implied_bytes", "implied bytes", "bytes of an example under an ideal coder, by the likelihood",
             "bytes", "lower", "compression", ("likelihood", "levels"), _implied_bytes, _POSITIVE),
     Measure("coded_bytes", "coded bytes", "bytes of an example compressed with the model, decoded and compared",

@@ -3,15 +3,16 @@
 The probe is a multinomial logistic regression with the squared norm of the weights times λ/2 added to the mean loss,
 fitted by L-BFGS on features standardised with the training examples (the protocol for small data sets of Kornblith,
 Shlens, Le 2019, https://arxiv.org/abs/1805.08974). λ is the value of `PENALTIES` with the highest accuracy on a part of
-the training set; the test examples are not used. Compare it with the accuracy of the raw data (`raw_features`) and of
-the most frequent class (`majority_share`).
+the training set; the test examples are not used. Compare it with the accuracy of the raw data (`raw_features`), of an
+encoder with random parameters (`unsup.evaluate.untrained`) and of the most frequent class (`majority_share`).
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -27,12 +28,15 @@ from unsup.evaluate.conditions import beside, over_examples
 from unsup.evaluate.distances import check_points
 from unsup.evaluate.estimate import Estimate, Z, of_share, wilson
 from unsup.evaluate.features import column_count, columns_of
+from unsup.evaluate.spread import directions
 
 MOST_TRAINING = 5000
 """Training examples that are used; if there are more, they are chosen by the seed."""
 PENALTIES = (1.0, 1e-1, 1e-2, 1e-3, 1e-4)
 """λ, from strong to weak."""
 NEIGHBOURS = 5
+VOTERS, TEMPERATURE = 20, 0.07
+"""k and T of `weighted_vote`; other pairs in use are 200 and 0.1, 10 and ∞, and give other accuracies."""
 FEW, CHOICES = 10, 5
 """Labels per class in `few_labels`, and number of choices of these labels."""
 CHUNK = 500
@@ -64,11 +68,11 @@ def probe(
     >>> probe(x[:200], (x[:200, 0] > 0).long(), x[200:], (x[200:, 0] > 0).long()).value > 0.9
     True
     """
-    _check(train_features, train_label, test_features, test_label)
+    check_labelled(train_features, train_label, test_features, test_label)
     rows = training_rows(len(train_features), seed=seed)
     rows = rows[torch.randperm(len(rows), generator=keyed_generator(seed, _PART))]
     x, y = train_features.detach().cpu()[rows].double(), train_label.cpu()[rows].numpy()
-    scaled, other = (v.float().numpy() for v in _standardised(x, test_features.detach().cpu().double()))
+    scaled, other = (v.float().numpy() for v in standardised(x, test_features.detach().cpu().double()))
     part = max(1, int(_VALIDATION * len(rows)))
     correct = [int((p == y[:part]).sum()) for p in _predictions(scaled[part:], y[part:], scaled[:part], PENALTIES)]
     best = correct.index(max(correct))  # the strongest of equally good ones
@@ -77,9 +81,19 @@ def probe(
 
 
 def few_labels(
-    train_features: Tensor, train_label: Tensor, test_features: Tensor, test_label: Tensor, *, seed: int = 0
+    train_features: Tensor,
+    train_label: Tensor,
+    test_features: Tensor,
+    test_label: Tensor,
+    *,
+    labels: int = FEW,
+    seed: int = 0,
 ) -> Estimate:
-    """The accuracy of `probe` with `FEW` labelled examples per class (or all): the mean over `CHOICES` of them.
+    """The accuracy of `probe` with a few labelled examples per class (or all): the mean over `CHOICES` of them.
+
+    Args:
+        labels: number of labelled examples per class.
+        seed: of the choices.
 
     The interval includes the choice of the labelled examples and of the test examples.
 
@@ -89,11 +103,11 @@ def few_labels(
     """
     from scipy.stats import t as student  # slow to import
 
-    _check(train_features, train_label, test_features, test_label)
+    check_labelled(train_features, train_label, test_features, test_label)
     label, found = train_label.cpu(), []
     for choice in range(CHOICES):
         order = torch.randperm(len(label), generator=keyed_generator(seed, _FEW, choice))
-        rows = torch.cat([order[label[order] == c][:FEW] for c in label.unique()])
+        rows = torch.cat([order[label[order] == c][:labels] for c in label.unique()])
         found.append(probe(train_features[rows], label[rows], test_features, test_label, seed=seed).value)
     mean, n = float(np.mean(found)), len(test_label)
     spread = student.ppf(0.975, CHOICES - 1) / Z * np.std(found, ddof=1) / math.sqrt(CHOICES)
@@ -117,12 +131,57 @@ def neighbours_vote(
     """
     from sklearn.neighbors import KNeighborsClassifier  # slow to import
 
-    _check(known, label, asked, true)
-    scaled, wanted = (v.numpy() for v in _standardised(known.double(), asked.double()))
+    check_labelled(known, label, asked, true)
+    scaled, wanted = (v.numpy() for v in standardised(known.double(), asked.double()))
     if not scaled.shape[1]:
         return wilson(int((true == label.bincount().argmax()).sum()), len(true))
     voters = KNeighborsClassifier(min(k, len(known))).fit(scaled, label.numpy())
     return wilson(int((voters.predict(wanted) == true.numpy()).sum()), len(true))
+
+
+def weighted_vote(
+    known: Tensor,
+    label: Tensor,
+    asked: Tensor,
+    true: Tensor,
+    *,
+    k: int = VOTERS,
+    temperature: float = TEMPERATURE,
+    block: int = 2**22,
+    seed: int = 0,
+) -> Estimate:
+    """The accuracy of a weighted vote of the ``k`` nearest by cosine s, with weights exp(s / T).
+
+    The protocol of Wu, Xiong, Yu, Lin 2018 (https://arxiv.org/abs/1805.01978). Codes are normalised, not standardised.
+    Of equally near ones, the first vote; of equal votes, the lowest class wins. Nothing is random; ``seed`` is not
+    used.
+
+    Args:
+        known, label: codes ``(N, F)`` with class numbers ``(N,)``; classes that do not occur here are never predicted.
+        asked, true: codes ``(M, F)`` to classify, and their class numbers ``(M,)``.
+        k: number of votes, or all if there are fewer.
+        temperature: T; a vote tends to the majority of the k as it grows.
+        block: numbers of the matrix of cosines in memory at once; the result does not depend on it.
+
+    Raises:
+        InputError: shapes that do not match, or features that are not finite.
+
+    >>> known, label = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]]), torch.tensor([0, 0, 1])
+    >>> weighted_vote(known, label, torch.tensor([[5.0, 1.0], [1.0, 9.0]]), torch.tensor([0, 1])).value
+    1.0
+    """
+    check_labelled(known, label, asked, true)
+    bank, classes = directions(known), label.cpu().unique()
+    member = (label.cpu()[:, None] == classes).double()  # (N, C)
+    count, found = min(k, len(bank)), []
+    for part in directions(asked).split(max(1, block // len(bank))):
+        cosine = part @ bank.T
+        last = cosine.topk(count).values[:, -1:]
+        near, tied = cosine > last, cosine == last
+        chosen = near | (tied & (tied.cumsum(1) <= count - near.sum(1, keepdim=True)))
+        votes = (((cosine - cosine.amax(1, keepdim=True)) / temperature).exp() * chosen) @ member
+        found.append(classes[votes.argmax(1)])
+    return wilson(int((torch.cat(found) == true.cpu()).sum()), len(true))
 
 
 def predict_classes(model: Model, examples: Split) -> Tensor:
@@ -137,11 +196,12 @@ def predict_classes(model: Model, examples: Split) -> Tensor:
     return over_examples(model, examples, CHUNK, lambda _, batch: classifier.class_probabilities(batch).argmax(1))
 
 
-def encode_all(model: Model, x: Tensor | Split | Batch) -> Tensor:
-    """Codes of raw examples on the CPU: ``(N, *event.shape)`` → ``(N, F)``, float32.
+def encode_all(model: Model, x: Tensor | Split | Batch, on_chunk: Callable[[int, int], None] | None = None) -> Tensor:
+    """Codes of raw examples on the CPU: ``(N, *event.shape)`` → ``(N, F)``, float32, in evaluation mode.
 
     Args:
         x: raw examples, or a split or batch of them with their conditions.
+        on_chunk: called with the numbers of examples that are encoded and of all.
 
     Raises:
         CapabilityError: the model does not encode.
@@ -158,7 +218,25 @@ def encode_all(model: Model, x: Tensor | Split | Batch) -> Tensor:
     def encoded(position: int, batch: Batch) -> Tensor:
         return encoder.encode(batch.x, **beside(model, batch.given)).flatten(1).float()
 
-    return over_examples(model, x, CHUNK, encoded)
+    return over_examples(model, x, CHUNK, encoded, on_chunk)
+
+
+def fingerprint(model: Model) -> str:
+    """The SHA-256 of all parameters and buffers of a model, with their names, types and shapes.
+
+    >>> import unsup
+    >>> model = unsup.create("vae", unsup.load_data("digits").event, preset="tiny", seed=0)
+    >>> before = fingerprint(model)
+    >>> _ = next(model.parameters()).data.mul_(2)
+    >>> fingerprint(model) == before
+    False
+    """
+    found = hashlib.sha256()
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        found.update(flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b"")
+    return found.hexdigest()
 
 
 def training_rows(n: int, *, seed: int = 0) -> Tensor:
@@ -198,8 +276,8 @@ def majority_share(train_label: Tensor, test_label: Tensor) -> float:
     return float((test_label.cpu() == train_label.cpu().bincount().argmax()).double().mean())
 
 
-def _standardised(x: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
-    """Both by the mean and spread of x, without its constant columns."""
+def standardised(x: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    """Both by the mean and spread of x, without its constant columns: float64 ``(N, F)`` and ``(M, F)``."""
     mean, std = x.mean(0), x.std(0, correction=0)
     varies = std > _CONSTANT * x.abs().amax(0)
     scaled, wanted = (((v[:, varies] - mean[varies]) / std[varies]).clamp(-_FAR, _FAR) for v in (x, other))
@@ -221,7 +299,7 @@ def _predictions(x: Array, y: Classes, other: Array, penalties: Sequence[float])
         return [model.set_params(C=1 / (penalty * len(x))).fit(x, y).predict(other) for penalty in penalties]
 
 
-def _check(known: Tensor, label: Tensor, asked: Tensor, true: Tensor) -> None:
+def check_labelled(known: Tensor, label: Tensor, asked: Tensor, true: Tensor) -> None:
     """Raise `InputError` unless these are finite features with class numbers, two examples or more of each."""
     check_points(2, train=known, test=asked)
     for name, x, y in (("train", known, label), ("test", asked, true)):

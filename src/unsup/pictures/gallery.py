@@ -75,6 +75,14 @@ def _file(image: Image.Image, drawn: Drawn) -> Drawn:
     return replace(drawn, png=png_bytes(image, words))
 
 
+def finished(sheet: Sheet, what: str, missing: str = "") -> Drawn:
+    """The file of a drawn picture; ``what`` describes it, and ``missing`` is a sentence on what is not in it."""
+    title = what[:1].upper() + what[1:]
+    alt = f"{title}: {sheet.layout}. {sheet.note}".rstrip()
+    caption = " ".join(filter(None, (f"{title}.", sheet.note, sheet.reading, missing)))
+    return _file(without_waste(sheet.image), Drawn(b"", alt, caption, sheet.scale, sheet.plot, sheet.shown))
+
+
 class Gallery:
     """Draws examples of one event. Axes, limits and levels depend on the training data only.
 
@@ -111,7 +119,7 @@ class Gallery:
     ) -> None:
         if names is not None and len(names) != event.dims:
             raise InputError(f"{len(names)} names of columns given; expected {event.dims}, one for each")
-        self.event, most = event, max(16, _VALUES // event.dims)
+        self.event, self.names, most = event, names, max(16, _VALUES // event.dims)
         (train,), _ = self._finite(train_x[:most], lengths=None if lengths is None else lengths[:most])
         if not len(train):
             raise InputError(f"none of {len(train_x):,} examples is finite; expected one or more, for the scale")
@@ -143,6 +151,16 @@ class Gallery:
         """Samples with the nearest training example of each, row by row."""
         names = ("samples", "nearest training examples")
         return self._sets("samples and their nearest neighbours", (samples, nearest_train), names)
+
+    def nearest(self, x: Tensor, near: Tensor, words: Sequence[str]) -> Drawn | None:
+        """An example ``(*event.shape)``, then those that are nearest to it, ``(K, *event.shape)``, with K words."""
+
+        def draw(rows: Tensor) -> Sheet:
+            if isinstance(self.artist, Tiles):
+                return self.artist.sets(rows.double()[None])
+            return self.artist.ranked(rows, ["own", *words][: len(rows)])
+
+        return self._draw("an example, and those that are nearest to it", draw, torch.cat([x[None].to(near), near]))
 
     def interpolation(self, rows: Tensor) -> Drawn | None:
         """``(R, S, *event.shape)``: each row a path in S ≥ 2 steps between two real examples."""
@@ -239,11 +257,7 @@ class Gallery:
             return None
         with rc_context(STYLE):
             sheet = draw(*kept)
-        title = what[:1].upper() + what[1:]
-        missing = f"{removed:,} with values that are not finite are left out." if removed else ""
-        alt = f"{title}: {sheet.layout}. {sheet.note}".rstrip()
-        caption = " ".join(filter(None, (f"{title}.", sheet.note, sheet.reading, missing)))
-        return _file(without_waste(sheet.image), Drawn(b"", alt, caption, sheet.scale, sheet.plot, sheet.shown))
+        return finished(sheet, what, f"{removed:,} with values that are not finite are left out." if removed else "")
 
     def _finite(self, *rows: Tensor, examples: int = 1, lengths: Tensor | None = None) -> tuple[list[Tensor], int]:
         """The rows whose first ``examples`` tensors are finite and others not NaN, and the number of other rows."""

@@ -137,7 +137,7 @@ class Tiles(Artist):
             return self._page(bands, n, f"{n} pairs of {self.noun}, {names[0]} above {names[1]}")
         rows = rows[: max(1, min(8, 2 * _FEW // (steps * self.values)))]
         band = self._band(self._tiles(rows.flatten(0, 1)), steps)
-        return self._page([band], len(rows), f"{len(rows)} rows of {steps} {self.noun}")
+        return self._page([band], len(rows), f"{counted(len(rows), 'row')} of {steps} {self.noun}")
 
     def views(self, rows: Tensor) -> Sheet:
         steps = rows.shape[1]

@@ -27,6 +27,7 @@ from unsup.report.figures import (
     kind_order,
     mark,
     tables,
+    untrained,
 )
 from unsup.report.pages import Page, Parts, blocks, footer, render, sections
 from unsup.report.svg import number
@@ -228,6 +229,8 @@ def _cell(results: Results, contestant: Contestant, column: Column) -> dict[str,
     if bits := bits_text(contestant, column.key):
         small.append(f"{bits} bits/dim")
     small.append(gap_text(figure))
+    if (before := untrained(figure.detail)) is not None:
+        small.append(f"untrained {column.show(before)}")
     if (copies := figure.detail.get("copies")) is not None:
         small.append(f"copies {number(100 * copies, 1)} %")
     # Nothing is the best at artificial anomalies, as in the sentences.

@@ -15,7 +15,18 @@ from unsup.core.words import counted, duration, listed
 from unsup.evaluate.records import Contestant, Results
 from unsup.report import charts
 from unsup.report.charts import Bar, Pair, Panel
-from unsup.report.figures import Column, Figure, bits_per_dim, bits_text, figures, in_order, kind, kind_order, sign
+from unsup.report.figures import (
+    Column,
+    Figure,
+    bits_per_dim,
+    bits_text,
+    figures,
+    in_order,
+    kind,
+    kind_order,
+    sign,
+    untrained,
+)
 from unsup.report.svg import number
 from unsup.report.words import capital
 
@@ -117,6 +128,9 @@ def measure_chart(results: Results, column: Column) -> list[Chart]:
     if (majority := detail.get("majority")) is not None:
         lines.append(majority)
         caption.append(f"the dotted line is the most frequent class for all examples ({column.show(majority)})")
+    before = [f"{c['name']} {column.show(v)}" for c, f in found if (v := untrained(f.detail)) is not None]
+    if before:
+        caption.append(f"the same encoders with random parameters, not trained: {', '.join(before)}")
     ident = "chart-" + re.sub("[^a-z0-9]+", "-", column.key.lower())
     return [Chart(column.title, charts.bars(rows, ident, column.title, lines), "; ".join(caption) + ".")]
 

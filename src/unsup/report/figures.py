@@ -189,6 +189,15 @@ def gap_text(figure: Figure) -> str:
     return "" if gap is None else f"{abs(100 * gap):.2f} % {'less' if gap < 0 else 'more'} than implied"
 
 
+def untrained(detail: Mapping[str, Any]) -> float | None:
+    """The value of the same encoder with random parameters; None if it was not measured.
+
+    >>> untrained({"untrained": 0.5}), untrained({})
+    (0.5, None)
+    """
+    return finite(detail.get("untrained"))
+
+
 def in_order(results: Results) -> list[Contestant]:
     """Those with measured runs, ranked by the requested purpose, then by likelihood, then by FID."""
     purpose, places = results["for"] if results["for"] in PURPOSES else None, results["places"]

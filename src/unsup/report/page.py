@@ -27,7 +27,7 @@ from unsup.pictures.gallery import Drawn
 from unsup.report.album import Shown, embedded, ranked, title_of
 from unsup.report.charts import training_curves
 from unsup.report.drawn import Chart, curve_panels, curves_of, key_of
-from unsup.report.figures import Column, Figure, finite, gap_text, reading, sign
+from unsup.report.figures import Column, Figure, finite, gap_text, reading, sign, untrained
 from unsup.report.graph import MOST_NODES, graph
 from unsup.report.pages import Page, Pairs, Parts, blocks, footer, render, sections
 from unsup.report.svg import number
@@ -47,6 +47,7 @@ class _Config(TypedDict):
     data: DataRecord | None
     model: ModelRecord
     training: dict[str, Any]
+    labels: NotRequired[list[str] | None]
 
 
 class _Described(TypedDict):
@@ -299,7 +300,8 @@ def figure_rows(run: Recorded) -> list[list[Any]]:
         bits = _bits(run, figure)
         value = f"{column.headline(figure)} {column.unit}".rstrip() + (f" ({bits})" if bits else "")
         older = f"of step {entry['step']:,}, older parameters" if _is_older(run, entry) else ""
-        floor = "" if figure.floor is None else f"{column.show(figure.floor)} {column.floor}"
+        beside = [(figure.floor, column.floor), (untrained(figure.detail), "untrained encoder")]
+        floor = "; ".join(f"{column.show(value)} {words}" for value, words in beside if value is not None)
         name = {"text": column.title, "small": [capital(column.explanation)]}
         shown = {"text": value, "figure": True, "chip": older}
         found.append([name, shown, column.interval(figure), floor, "; ".join(filter(None, of))])
@@ -493,6 +495,7 @@ def commands_of(run: Recorded) -> Pairs:
         examples = [own, *flags({k: v for k, v in data["options"].items() if k in EXAMPLE_OPTIONS})]
         alone = given is None and not {"domain_b", "unlabelled"} & data["options"].keys()
         scores = "energy" in able or "score" in able
+        labelled = run.config.get("labels") is not None
         classifies = "predict" in able and (given is not None or "condition" not in able)
         fills = "complete" in able and bool(config["event"].get("missing"))
         unlikely = ["outliers", *examples, "--model", folder, "-o", "outliers.csv"]
@@ -502,6 +505,8 @@ def commands_of(run: Recorded) -> Pairs:
             (scores and given is None, "Unlikely rows", unlikely),
             (classifies, "Class of each example", ["predict", folder, *examples, "-o", "classes.csv"]),
             ("encode" in able, "Codes of examples", ["encode", folder, *examples, "-o", "codes.npz"]),
+            ("encode" in able and labelled, "What the codes contain", ["probe", folder, "-o", "codes.html"]),
+            ("encode" in able, "Map of the codes", ["map", folder, "-o", "map.png"]),
             ({"encode", "decode"} <= able, "Decode codes", ["decode", folder, "codes.npz", "-o", "decoded.png"]),
             (fills, "Draw missing cells", ["complete", folder, own, "-o", "filled.csv"]),
             ("translate" in able, "Translate images", ["translate", folder, own, "-o", "translated", "--to", "b"]),

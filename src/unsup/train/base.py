@@ -27,7 +27,7 @@ from unsup.core.likelihood import Likelihood
 from unsup.core.machine import choose_device, fast_cpu
 from unsup.core.model import CanSample, Colours, HasDensity, HasGraph, Model, Symptom, Translates, keyed_generator
 from unsup.core.parallel import process_count, process_rank
-from unsup.core.random import Rows, manual_seed
+from unsup.core.random import manual_seed
 from unsup.core.signals import signals_to
 from unsup.core.storage import MODEL_PREFIX, held_alone, is_handed_out, later_state, model_record
 from unsup.data.missing import gaps_of
@@ -35,6 +35,7 @@ from unsup.data.recorded import digest_of, has_changed
 from unsup.data.source import Data, some_of
 from unsup.evaluate.completions import draw
 from unsup.evaluate.conditions import for_samples
+from unsup.evaluate.untrained import prepare
 from unsup.evaluate.validators import NEWEST, Judge, Validator, choose_validator
 from unsup.pictures.gallery import Gallery
 from unsup.train import parallel
@@ -48,7 +49,6 @@ _SAMPLES = 0.05  # of the time of a run with a time budget that looking at sampl
 _FIRST_DRAWS, _LOOK = 2, 25  # draws that tell what a look costs, and those of a look
 _PLOT = 1.0  # seconds that the first plot takes
 _SHOWN, _SHOWN_VALUES = (8, 1_000), 2**20  # training examples that pictures take their scale from, and their values
-_PREPARE_LIMIT = 20_000
 # Times a time budget, and seconds at least, when a part of training that cannot be done without is given up.
 _ALONE, _ALONE_LEAST = 3.0, 10.0
 _UNTRAINED = 0.1  # of a run: until then, identical samples are not a symptom
@@ -64,7 +64,7 @@ _ENDINGS = {
 }
 _log = logging.getLogger(__name__)
 # Keys of the generators, so that different uses have independent noise.
-NOISE, _PREPARE, _VALIDATE, _GRID, _SUBSET, _COLLAPSE = range(6)
+NOISE, _, _VALIDATE, _GRID, _SUBSET, _COLLAPSE = range(6)  # the second is that of `prepare`
 
 
 @dataclass(frozen=True)
@@ -279,15 +279,8 @@ class Trainer(ABC):
             ) from error
 
     def _prepare(self) -> None:
-        if type(self.model).prepare is Model.prepare:
-            return
-        train = self.data.train.epoch(self.settings.seed, 0)
-        rows = torch.randperm(len(train), generator=keyed_generator(self.settings.seed, _SUBSET, 1))[:_PREPARE_LIMIT]
-        generator = keyed_generator(self.settings.seed, _PREPARE, device=self.device)
-        with torch.no_grad(), self.in_time("look at the data"):
-            part = Rows(len(rows), 0, len(rows))
-            batch = train.step(rows, self.model.streams, seed=self.settings.seed, position=0, part=part)
-            self.model.prepare(batch.to(self.device), generator=generator)
+        with self.in_time("look at the data"):
+            prepare(self.model, self.data, seed=self.settings.seed)
 
     def _resume(self, out: Path, changed_data: bool) -> None:
         folder = Run(out)

@@ -125,6 +125,9 @@ def _cells(key: str, figures: list[Figure]) -> dict[str, str]:
     floors = [f["floor"] for f in figures if f["floor"] is not None]
     if floors:
         cells[f"baseline of {row.title}"] = row.show(statistics.fmean(floors))
+    before = [v for f in figures if (v := f["detail"].get("untrained")) is not None]
+    if before:
+        cells[f"{row.title}, untrained"] = row.show(statistics.fmean(before))
     for name in (n for n in _DETAILS if n in last["detail"]):
         values = [f["detail"][name] for f in figures]
         if name == "bits_per_unit":

@@ -1,0 +1,191 @@
+"""``unsup probe``, ``map`` and ``neighbours``: figures with their floors, pages, pictures, and bad input."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import unsup
+from unsup.cli.main import main
+from unsup.evaluate.measures import MEASURES
+from unsup.pictures.gallery import Drawn
+
+KEYS = [key for key, row in MEASURES.items() if row.purpose == "features"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Runs of a VAE on digits, of a mixture on a table with classes and words, and of a model without codes."""
+    folder, rng = tmp_path_factory.mktemp("encoded"), np.random.default_rng(0)
+    kinds = rng.integers(0, 3, 300)
+    rows = [f"{rng.normal(k):.2f},{rng.normal(-k):.2f},{('red', 'green', '<b>')[k]},{'xyz'[k]}" for k in kinds.tolist()]
+    (folder / "table.csv").write_text("\n".join(["a,b,colour,kind", *rows]) + "\n")
+    short = ["--plain", "--steps", "20", "--preset", "tiny"]
+    assert main(["fit", "digits", "vae", "-o", f"{folder}/vae", "--limit", "300", *short]) == 0
+    table = f"{folder}/table.csv"
+    assert main(["fit", table, "gaussian-mixture", "--label", "kind", "-o", f"{folder}/table", "--plain"]) == 0
+    assert main(["fit", "digits", "made", "-o", f"{folder}/made", "--limit", "100", *short]) == 0
+    return folder
+
+
+# --- probe ------------------------------------------------------------------------------------------------------------
+
+
+def test_probe_prints_each_measure_beside_an_untrained_encoder_and_raw_data(call, folder, tmp_path):
+    page = tmp_path / "page.html"
+    found = call("probe", folder / "vae", "--examples", 100, "-o", page)
+    assert found.status == 0, found.err
+    record = json.loads(call("probe", folder / "vae", "--examples", 100, "--json").out)
+    assert list(record["figures"]) == KEYS
+    for key in KEYS:
+        row, figure = MEASURES[key], record["figures"][key]
+        beside = [row.show(v) for v in (figure["value"], figure["detail"]["untrained"], figure["floor"])]
+        line = next(text for text in found.out.splitlines() if text.startswith(row.title))
+        assert [w for w in line.split() if w in beside] == beside or len(set(beside)) < 3
+        assert row.title[1:] in page.read_text()
+    assert "k = 20, T = 0.07" in found.out
+    assert record["encoder"]["parameters_sha256"][:16] in found.out
+    assert "data:image/png;base64," in page.read_text()
+    assert "A linear projection that shows" in page.read_text()
+
+
+def test_its_figures_are_those_of_eval_and_are_kept(call, folder):
+    assert call("probe", folder / "vae", "--labels", 3).status == 0
+    own = json.loads(call("eval", folder / "vae", "--measures", ",".join(KEYS), "--labels", 3, "--json").out)
+    probed = json.loads(call("probe", folder / "vae", "--labels", 3, "--json").out)
+    assert own["figures"] == probed["figures"]
+    kept = json.loads((folder / "vae" / "eval.json").read_text())["results"]
+    mine = [e for e in kept if e["measure"] == "few_labels" and e["settings"].get("labels") == 3]
+    assert [e["figure"]["value"] for e in mine] == [own["figures"]["few_labels"]["value"]]
+    assert re.search(r"\d % untrained encoder|\d% untrained encoder", (folder / "vae" / "report.html").read_text())
+
+
+def test_other_data_of_the_same_kind_is_probed_and_not_kept(call, folder, tmp_path):
+    digits = unsup.load_data("digits")
+    path = tmp_path / "own.npz"
+    np.savez(path, x=digits.test.x.numpy(), label=(digits.test.label > 4).long().numpy())
+    before = (folder / "vae" / "eval.json").read_text() if (folder / "vae" / "eval.json").exists() else ""
+    found = call("probe", folder / "vae", path)
+    assert found.status == 0, found.err
+    assert "own.npz" in found.out
+    after = (folder / "vae" / "eval.json").read_text() if (folder / "vae" / "eval.json").exists() else ""
+    assert after == before
+
+
+def test_fine_tuning_is_shown_beside_supervised_learning_and_leaves_the_run_alone(call, folder, tmp_path):
+    weights = (folder / "vae" / "checkpoints" / "best.safetensors").read_bytes()
+    words = ["probe", folder / "vae", "--fine-tune", "--minutes", 0.05, "--examples", 100, "-o", tmp_path / "page.html"]
+    found = json.loads(call(*words, "--json").out)["fine_tuned"]
+    assert 0.2 < found["value"] <= 1
+    assert 0.2 < found["detail"]["untrained"] <= 1
+    assert "Fine-tuned" in (tmp_path / "page.html").read_text()
+    assert (folder / "vae" / "checkpoints" / "best.safetensors").read_bytes() == weights
+
+
+def test_a_saved_model_is_probed_on_data(call, folder, tmp_path):
+    unsup.load(str(folder / "vae")).save(str(tmp_path / "saved"))
+    found = call("probe", tmp_path / "saved", "digits", "--limit", 200, "--examples", 100)
+    assert found.status == 0, found.err
+    assert "linear probe" in found.out
+    alone = call("probe", tmp_path / "saved")
+    assert alone.status == 2
+    assert "saved model" in alone.err
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("probe", "{f}/made"), "made has no codes"),
+        (("map", "{f}/made", "-o", "{t}/m.png"), "made has no codes"),
+        (("neighbours", "{f}/made", "digits"), "made has no codes"),
+        (("probe", "{f}/vae", "{t}/one.npz"), "examples have the same class"),
+        (("probe", "{f}/vae", "{t}/none.npy"), "has no labels; pass labelled DATA"),
+        (("probe", "{f}/vae", "{t}/few.npz"), "labelled training examples of"),
+        (("probe", "{f}/vae", "moons"), "has examples of shape"),
+        (("probe", "{f}/vae", "-o", "{t}/p.png"), "should end in .html"),
+        (("map", "{f}/vae", "-o", "{t}/p.html"), "should end in .png"),
+        (("neighbours", "{f}/vae", "digits", "-o", "{t}/p.png"), "should end in .html"),
+        (("probe", "{f}/vae", "--limit", "3"), "--limit is an option of DATA"),
+        (("probe", "{f}/vae", "--minutes", "1"), "--minutes is for --fine-tune"),
+        (("probe", "{f}/vae", "--labels", "0"), "labels=0 should be at least 1|--labels=0 should be at least 1"),
+    ],
+)
+def test_bad_input_is_one_line(call, folder, tmp_path, words, reason):
+    x = unsup.load_data("digits").test.x[:30].numpy()
+    np.savez(tmp_path / "one.npz", x=x, label=np.zeros(30, dtype=np.int64))
+    np.savez(tmp_path / "few.npz", x=x, label=np.arange(30))
+    np.save(tmp_path / "none.npy", x)
+    found = call(*(word.format(f=folder, t=tmp_path) for word in words))
+    assert found.status == 2
+    last = found.err.strip().splitlines()[-1]
+    assert last.startswith("unsup: error: ")
+    assert re.search(reason, last), last
+
+
+# --- map --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["pca", "tsne"])
+def test_a_map_is_a_picture_that_says_what_it_shows(call, folder, tmp_path, method):
+    out = tmp_path / "map.png"
+    found = call("map", folder / "vae", "-o", out, "--method", method, "--points", 80)
+    assert found.status == 0, found.err
+    assert "80 of 360 test examples" in found.out
+    drawn = Drawn.read(out.read_bytes())
+    assert {"pca": "A linear projection", "tsne": "mean nothing"}[method] in drawn.caption
+    assert drawn.alt.endswith("a scatter plot of 80 points of 10 classes.")
+
+
+def test_a_map_needs_no_labels(call, folder, tmp_path):
+    x = unsup.load_data("digits").test.x.numpy()
+    np.save(tmp_path / "x.npy", x)
+    found = call("map", folder / "vae", tmp_path / "x.npy", "-o", tmp_path / "m.png", "--split", "train")
+    assert found.status == 0, found.err
+    assert "classes" not in found.out
+
+
+# --- neighbours -------------------------------------------------------------------------------------------------------
+
+
+def test_a_training_example_finds_itself(call, folder, tmp_path):
+    """On the screen, and as pictures on the page."""
+    x = unsup.load_data("digits", limit=300).train.x
+    np.save(tmp_path / "mine.npy", x[[5, 17]].numpy())
+    found = call("neighbours", folder / "vae", tmp_path / "mine.npy", "-n", 4, "-o", tmp_path / "page.html")
+    assert found.status == 0, found.err
+    label = unsup.load_data("digits", limit=300).train.label
+    for i in (5, 17):
+        assert f" {i} ({label[i]}) 1.000" in found.out
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("data:image/png;base64,") == 2
+    assert "another model finds other neighbours" in page
+    both = call("neighbours", folder / "vae", tmp_path / "mine.npy", "digits", "-n", 1)
+    assert both.out.count("mine.npy: ") == 2
+    assert "digits: " in both.out
+
+
+def test_rows_of_a_table_are_told_in_their_words_and_escaped(call, folder, tmp_path):
+    lines = (folder / "table.csv").read_text().splitlines()
+    odd = next(line for line in lines if "<b>" in line)
+    (tmp_path / "mine.csv").write_text("\n".join([lines[0], odd]) + "\n")
+    found = call("neighbours", folder / "table", tmp_path / "mine.csv", "-n", 3, "-o", tmp_path / "page.html")
+    assert found.status == 0, found.err
+    page = (tmp_path / "page.html").read_text()
+    assert "colour = &lt;b&gt;" in page
+    assert "<b>;" not in page
+    assert page.count("your example") == 1
+    assert re.search(r"\d+ \(z\)", page)
+
+
+def test_text_is_told_as_text(call, tmp_path):
+    text = tmp_path / "words.txt"
+    text.write_text("the quick brown fox jumps over the lazy dog. " * 60)
+    short = ["--plain", "--steps", "5", "--preset", "tiny", "--length", "24"]
+    assert call("fit", text, "vae", "-o", tmp_path / "run", *short).status == 0
+    found = call("neighbours", tmp_path / "run", text, "-n", 2, "-o", tmp_path / "page.html")
+    assert found.status == 0, found.err
+    assert "quick brown" in (tmp_path / "page.html").read_text()
