@@ -66,7 +66,7 @@ class CPC(LearnsFeatures):
     >>> from unsup import Event, Support
     >>> model = CPC(Event((800,), Support("ordinal", 256), "sequence"), width=8, context=16)
     >>> model.places.hop, model.places.window, model.places.grid((800,)), model.steps
-    (80, 180, (8, 1), 7)
+    (80, 225, (8, 1), 7)
     >>> model.encode(torch.zeros(2, 800)).shape
     torch.Size([2, 16])
     """
