@@ -37,6 +37,7 @@ TABLES = (
     "estimators",
     "smooth_coding",
     "rates",
+    "sound_features",
 )
 WITHOUT_ARGUMENTS = ("sequence_peers", "estimators")
 BENCHMARKS = (

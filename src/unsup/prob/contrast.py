@@ -37,9 +37,9 @@ def info_nce(scores: Tensor, positive: Tensor) -> Tensor:
 def predictive_info_nce(z: Tensor, predicted: Tensor) -> tuple[Tensor, Tensor, int]:
     """InfoNCE of predictions of later rows of places, as in contrastive predictive coding, over all processes.
 
-    Prediction k of a place, counted from 1, is compared with the encoding k rows below, by a softmax over the candidates
-    of this one prediction: the N encodings of all places of all examples. The positive is one of them, exactly once, and
-    all others are negatives.
+    Prediction k of a place, counted from 1, is compared with the encoding k rows below, by a softmax over the
+    candidates of this one prediction: the N encodings of all places of all examples. The positive is one of them,
+    exactly once, and all others are negatives.
 
     Args:
         z: encodings, ``(B, R, W, F)``; the rows of a sequence are its times, and W is 1.

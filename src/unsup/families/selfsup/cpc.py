@@ -40,6 +40,8 @@ class CPC(LearnsFeatures):
     network encodes overlapping patches, masked convolutions over the patches of the row and of rows above are the
     context, which predicts rows below, and codes are the mean over patches of the encodings.
 
+    Sound is read as levels of the μ-law by default; the paper has linear samples.
+
     The loss of an example is the mean over steps of the mean over its places, in nats. Terms: ``accuracy``, the share
     of predictions with the positive first; ``bound``, log N − L; ``near`` and ``far``, the same for the first step and
     for the last one.
@@ -101,6 +103,7 @@ class CPC(LearnsFeatures):
         },
     }
     fit_defaults = {"lr": 5e-4, "batch_size": 32}
+    data_defaults = {"sound": {"mu_law": True}}
 
     def __init__(
         self,
