@@ -25,7 +25,7 @@ FILE = Path(__file__).parents[1] / "docs" / "parameters.md"
 TOLERANCE = 0.02
 """Largest relative distance from a reported number, which has two or three digits."""
 
-FAMILIES = ("autoregressive", "flows", "latent", "energy")
+FAMILIES = ("autoregressive", "flows", "latent", "energy", "selfsup")
 _AS_LARGE_AS_NEEDED = 2**50
 
 
@@ -281,6 +281,17 @@ PRESETS = (
     Entry("dbm", "paper", MNIST, None, "784-500-1000."),
     Entry("ebm", "paper", CIFAR, None, "No published number is known to us."),
     Entry("score-matching", "paper", PLANE, None, "An exercise without a published model."),
+    Entry(
+        "cpc", "paper", SOUND, None, "Five convolutions of 512 channels, a GRU of 256 cells and 12 maps of 512 × 256."
+    ),
+    Entry(
+        "cpc",
+        "paper-image",
+        IMAGENET_256,
+        None,
+        "The first three stages of ResNet-v2-101 without normalisation, and five maps of 1,024 × 1,024. The blocks of "
+        "the PixelCNN are those of CPC v2.",
+    ),
 )
 
 _CHARACTERS = {"width": 512, "heads": 2, "auxiliary": True}
@@ -356,8 +367,8 @@ _HEAD = f"""# Parameters
 <!-- Written by scripts/parameters.py; do not edit. -->
 
 Number of parameters of each `paper` preset of the [autoregressive models](autoregressive.md), the [flows](flows.md),
-the [latent-variable models](latent.md) and the [energy models](energy.md), built for the data of the paper, beside
-the published number. A published number is that of the
+the [latent-variable models](latent.md), the [energy models](energy.md) and the
+[self-supervised models](selfsup.md), built for the data of the paper, beside the published number. A published number is that of the
 publication in the last column;
 where a paper does not report one, nothing is given. An *estimate* is one that authors of another paper made of the
 model. Numbers are rounded in print, so ours should be within {TOLERANCE:.0%} of them; otherwise it is a **miss**, and

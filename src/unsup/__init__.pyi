@@ -69,6 +69,7 @@ from unsup.families.latent.latent import Latent
 from unsup.families.latent.vae import VAE
 from unsup.families.latent.vq_vae import VQVAE
 from unsup.families.latent.vq_vae_2 import VQVAE2
+from unsup.families.selfsup.cpc import CPC
 from unsup.train.runs import open_run as open_run
 from unsup.train.settings import Settings as Settings
 from unsup.train.trainer import fit as fit
@@ -907,5 +908,24 @@ def create(
     steps: int = ...,
     step_size: float | None = ...,
 ) -> ScoreMatching: ...
+@overload
+def create(
+    name: Literal["cpc"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    width: int | None = ...,
+    context: int = ...,
+    steps: int | None = ...,
+    kernels: tuple[int, ...] = ...,
+    strides: tuple[int, ...] = ...,
+    window: int | None = ...,
+    patch: int = ...,
+    blocks: tuple[int, ...] = ...,
+    bottleneck: bool = ...,
+    norm: Literal["layer", "none"] = ...,
+    layers: int = ...,
+) -> CPC: ...
 @overload
 def create(name: str, event: Event, *, preset: str | None = None, seed: int = 0, **options: Any) -> Model: ...

@@ -370,6 +370,8 @@ def test_steps_are_those_of_the_papers_or_fewer() -> None:
         (Event((1, 8, 8), LEVELS), {}, "patches of patch=8 pixels, of which images of 8×8 have 1 rows"),
         (Event((1, 16, 4), LEVELS), {}, "of 16×4 have 3 rows of 0"),
         (Event((1, 16, 16), LEVELS), {"steps": 3}, "steps=3 needs 4 rows"),
+        (Event((1, 16, 16), LEVELS), {"window": 8}, "window=8 is for sound; .* is paper-image"),
+        (sound(1000), {"bottleneck": True}, "are for images, and this is sequence of 1000"),
         (sound(1000, support=Support("nominal", 5)), {}, "takes numbers, not symbols"),
         (Event((1000,), REAL), {}, "takes sound"),
         (Event((1000,), REAL, "sequence", open=True), {}, "equal length"),

@@ -63,7 +63,7 @@ class CPC(LearnsFeatures):
         layers: number of blocks of masked convolutions.
 
     Raises:
-        InputError: the examples have too few places.
+        InputError: the examples have too few places, or options that are for other data are given.
 
     >>> from unsup import Event, Support
     >>> model = CPC(Event((800,), Support("ordinal", 256), "sequence"), width=8, context=16)
@@ -125,9 +125,13 @@ class CPC(LearnsFeatures):
         self.context: RecurrentContext | RowContext
         self.window: int | None = None
         if event.is_image:
+            if window is not None:
+                raise InputError(f"window={window} is for sound; the preset of the paper for images is paper-image")
             self.places = PatchPlaces(event.shape[0], patch, width or 64, blocks, bottleneck=bottleneck, norm=norm)
             self.context = RowContext(self.places.size, context, layers)
         else:
+            if bottleneck or norm != "layer":
+                raise InputError(f"bottleneck={bottleneck} and norm={norm} are for images, and this is {event}")
             if len(kernels) != len(strides):
                 raise InputError(f"kernels={kernels} and strides={strides} differ in number; expected one of each")
             channels = event.shape[1] if len(event.shape) == 2 else 1
