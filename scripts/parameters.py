@@ -281,9 +281,7 @@ PRESETS = (
     Entry("dbm", "paper", MNIST, None, "784-500-1000."),
     Entry("ebm", "paper", CIFAR, None, "No published number is known to us."),
     Entry("score-matching", "paper", PLANE, None, "An exercise without a published model."),
-    Entry(
-        "cpc", "paper", SOUND, None, "Five convolutions of 512 channels, a GRU of 256 cells and 12 maps of 512 × 256."
-    ),
+    Entry("cpc", "paper", SOUND, None, "Five convolutions of 512 channels, a GRU of 256 cells, 12 maps of 512 × 256."),
     Entry(
         "cpc",
         "paper-image",
@@ -367,13 +365,12 @@ _HEAD = f"""# Parameters
 <!-- Written by scripts/parameters.py; do not edit. -->
 
 Number of parameters of each `paper` preset of the [autoregressive models](autoregressive.md), the [flows](flows.md),
-the [latent-variable models](latent.md), the [energy models](energy.md) and the
-[self-supervised models](selfsup.md), built for the data of the paper, beside the published number. A published number is that of the
-publication in the last column;
-where a paper does not report one, nothing is given. An *estimate* is one that authors of another paper made of the
-model. Numbers are rounded in print, so ours should be within {TOLERANCE:.0%} of them; otherwise it is a **miss**, and
-the reason is below. Weights that a mask sets to zero are counted if they are stored. `python scripts/parameters.py`
-writes this page, and a test compares it.
+the [latent-variable models](latent.md), the [energy models](energy.md) and the [self-supervised models](selfsup.md),
+built for the data of the paper, beside the published number. A published number is that of the publication in the
+last column; where a paper does not report one, nothing is given. An *estimate* is one that authors of another paper
+made of the model. Numbers are rounded in print, so ours should be within {TOLERANCE:.0%} of them; otherwise it is a
+**miss**, and the reason is below. Weights that a mask sets to zero are counted if they are stored. `python
+scripts/parameters.py` writes this page, and a test compares it.
 """
 
 

@@ -49,7 +49,7 @@ class CPC(LearnsFeatures):
     Args:
         event: sound ``(T,)`` or ``(T, C)``, levels or reals, or images ``(C, H, W)``.
         width: channels of every convolution of sound, or of the first stage of the network of patches. None: 128 for
-            sound, 64 for images.
+            sound, 32 for images.
         context: number of cells of the GRU, or channels of the masked convolutions.
         steps: K, the number of steps that are predicted. None: 12 for sound and 5 for images, or fewer if there are
             fewer rows.
@@ -116,7 +116,7 @@ class CPC(LearnsFeatures):
         strides: Annotated[Widths, NotEmpty()] = (5, 4, 2, 2),
         window: Count | None = None,
         patch: Annotated[int, AtLeast(2)] = 8,
-        blocks: Annotated[Widths, NotEmpty()] = (1, 1),
+        blocks: Annotated[Widths, NotEmpty()] = (1, 1, 1),
         bottleneck: bool = False,
         norm: NormName = "layer",
         layers: Count = 3,
@@ -127,7 +127,7 @@ class CPC(LearnsFeatures):
         if event.is_image:
             if window is not None:
                 raise InputError(f"window={window} is for sound; the preset of the paper for images is paper-image")
-            self.places = PatchPlaces(event.shape[0], patch, width or 64, blocks, bottleneck=bottleneck, norm=norm)
+            self.places = PatchPlaces(event.shape[0], patch, width or 32, blocks, bottleneck=bottleneck, norm=norm)
             self.context = RowContext(self.places.size, context, layers)
         else:
             if bottleneck or norm != "layer":
