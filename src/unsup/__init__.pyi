@@ -921,7 +921,7 @@ def create(
     kernels: tuple[int, ...] = ...,
     strides: tuple[int, ...] = ...,
     window: int | None = ...,
-    patch: int = ...,
+    patch: int | None = ...,
     blocks: tuple[int, ...] = ...,
     bottleneck: bool = ...,
     norm: Literal["layer", "none"] = ...,

@@ -360,6 +360,15 @@ def test_steps_are_those_of_the_papers_or_fewer() -> None:
 
 
 @pytest.mark.parametrize(
+    ("height", "width", "side", "grid"), [(8, 8, 4, (3, 3)), (28, 28, 8, (6, 6)), (5, 9, 2, (4, 8))]
+)
+def test_patches_of_small_images(height: int, width: int, side: int, grid: tuple[int, int]) -> None:
+    places = CPC(Event((1, height, width), BINARY), width=2).places
+    assert isinstance(places, PatchPlaces)
+    assert (places.patch, places.grid((1, height, width))) == (side, grid)
+
+
+@pytest.mark.parametrize(
     ("event", "options", "words"),
     [
         (sound(100), {}, "225 samples every 80 samples; an example of 100 samples has 0 such places"),
@@ -367,8 +376,8 @@ def test_steps_are_those_of_the_papers_or_fewer() -> None:
         (sound(1000), {"steps": 12}, "steps=12 needs 13, i.e. 1185 samples; use longer examples"),
         (sound(1000), {"window": 240}, "a crop of window=240 samples has 1 such places"),
         (sound(1000), {"kernels": (4, 4)}, "differ in number"),
-        (Event((1, 8, 8), LEVELS), {}, "patches of patch=8 pixels, of which images of 8×8 have 1 rows"),
-        (Event((1, 16, 4), LEVELS), {}, "of 16×4 have 3 rows of 0"),
+        (Event((1, 8, 8), LEVELS), {"patch": 8}, "patches of patch=8 pixels, of which images of 8×8 have 1 rows"),
+        (Event((1, 16, 4), LEVELS), {"patch": 8}, "of 16×4 have 3 rows of 0"),
         (Event((1, 16, 16), LEVELS), {"steps": 3}, "steps=3 needs 4 rows"),
         (Event((1, 16, 16), LEVELS), {"window": 8}, "window=8 is for sound; .* is paper-image"),
         (sound(1000), {"bottleneck": True}, "are for images, and this is sequence of 1000"),

@@ -20,16 +20,18 @@ from torch import Generator, Tensor, nn
 
 from unsup.core import random
 from unsup.core.batch import Batch
-from unsup.core.config import AtLeast, Count, NotEmpty, Widths
+from unsup.core.config import AtLeast, Count, NotEmpty, Within
 from unsup.core.errors import InputError
 from unsup.core.event import Event
-from unsup.core.model import Terms
+from unsup.core.model import Advice, Terms
 from unsup.nn.feature_model import LearnsFeatures
 from unsup.nn.places import PatchPlaces, PlaceEncoder, RecurrentContext, RowContext, SoundPlaces
 from unsup.nn.resnet_v2 import NormName
 from unsup.prob.contrast import predictive_info_nce, spread
 
 _FAR_SOUND, _FAR_IMAGES = 12, 5  # steps predicted by the paper
+_PATCH = 8  # pixels
+_Few = Annotated[int, AtLeast(1), Within(1, 4096)]
 
 
 class CPC(LearnsFeatures):
@@ -55,7 +57,8 @@ class CPC(LearnsFeatures):
             fewer rows.
         kernels, strides: sizes and distances of the convolutions of sound.
         window: samples of a random crop of longer examples of sound in the loss. None: whole examples.
-        patch: side of a patch of an image. Patches overlap by half.
+        patch: side of a patch of an image. Patches overlap by half. None: 8 pixels, or half of the smaller side of
+            images with a side below 16.
         blocks: number of residual blocks of each stage of the network of patches.
         bottleneck: whether these blocks have three convolutions instead of two.
         norm: normalisation of the network of patches. It has no batch statistics, which would tell patches about
@@ -112,14 +115,14 @@ class CPC(LearnsFeatures):
         width: Count | None = None,
         context: Count = 256,
         steps: Count | None = None,
-        kernels: Annotated[Widths, NotEmpty()] = (10, 8, 4, 4),
-        strides: Annotated[Widths, NotEmpty()] = (5, 4, 2, 2),
-        window: Count | None = None,
-        patch: Annotated[int, AtLeast(2)] = 8,
-        blocks: Annotated[Widths, NotEmpty()] = (1, 1, 1),
+        kernels: Annotated[tuple[_Few, ...], NotEmpty()] = (10, 8, 4, 4),
+        strides: Annotated[tuple[_Few, ...], NotEmpty()] = (5, 4, 2, 2),
+        window: Annotated[int, AtLeast(1), Within(1, 2**30)] | None = None,
+        patch: Annotated[int, AtLeast(2), Within(2, 4096)] | None = None,
+        blocks: Annotated[tuple[_Few, ...], NotEmpty()] = (1, 1, 1),
         bottleneck: bool = False,
         norm: NormName = "layer",
-        layers: Count = 3,
+        layers: _Few = 3,
     ) -> None:
         self.places: PlaceEncoder
         self.context: RecurrentContext | RowContext
@@ -127,7 +130,8 @@ class CPC(LearnsFeatures):
         if event.is_image:
             if window is not None:
                 raise InputError(f"window={window} is for sound; the preset of the paper for images is paper-image")
-            self.places = PatchPlaces(event.shape[0], patch, width or 32, blocks, bottleneck=bottleneck, norm=norm)
+            side = patch or max(2, min(_PATCH, min(event.shape[1:]) // 2))
+            self.places = PatchPlaces(event.shape[0], side, width or 32, blocks, bottleneck=bottleneck, norm=norm)
             self.context = RowContext(self.places.size, context, layers)
         else:
             if bottleneck or norm != "layer":
@@ -152,6 +156,10 @@ class CPC(LearnsFeatures):
         if event.is_real and event.needs_float64:
             return "takes reals that float32 distinguishes (subtract their mean)"
         return None
+
+    @classmethod
+    def advice(cls, event: Event, examples: int) -> Advice:
+        return Advice(turn=None)  # neither likelihood nor samples
 
     def _rows(self, steps: int | None) -> int:
         """The number of rows of places in the loss, which are enough for ``steps``."""
