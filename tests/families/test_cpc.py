@@ -291,6 +291,7 @@ def test_images_of_noise_stay_at_chance_where_patches_do_not_overlap() -> None:
     assert isinstance(model, CPC)
     found = train(model, lambda seed: torch.randn(24, 1, 8, 8, generator=generator(seed)), 80)
     assert -0.1 < found["far"].mean() < 4 * _error(found["far"])
+    assert found["near"].mean() > 0.3  # rows next to each other share pixels
 
 
 def test_what_an_example_has_throughout_is_found() -> None:
