@@ -377,6 +377,15 @@ PRESETS = (
         "Layer for layer the [published code](https://github.com/MehdiNoroozi/JigsawPuzzleSolver): 1,024 units for "
         "each tile of 64 pixels and 100 permutations. The network whose size the paper reports is below.",
     ),
+    Entry("cpc", "paper", SOUND, None, "Five convolutions of 512 channels, a GRU of 256 cells, 12 maps of 512 × 256."),
+    Entry(
+        "cpc",
+        "paper-image",
+        IMAGENET_256,
+        None,
+        "The first three stages of ResNet-v2-101 without normalisation, and five maps of 1,024 × 1,024. The blocks of "
+        "the PixelCNN are those of CPC v2.",
+    ),
 )
 
 _CHARACTERS = {"width": 512, "heads": 2, "auxiliary": True}

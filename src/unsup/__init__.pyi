@@ -72,6 +72,7 @@ from unsup.families.latent.vq_vae_2 import VQVAE2
 from unsup.families.selfsup.autoencoder import Autoencoder
 from unsup.families.selfsup.byol import BYOL
 from unsup.families.selfsup.colorization import Colorization
+from unsup.families.selfsup.cpc import CPC
 from unsup.families.selfsup.denoising_autoencoder import DenoisingAutoencoder
 from unsup.families.selfsup.jigsaw import Jigsaw
 from unsup.families.selfsup.mae import MAE
@@ -1027,6 +1028,25 @@ def create(
     layers: int = ...,
     dilated: int = ...,
 ) -> SplitBrain: ...
+@overload
+def create(
+    name: Literal["cpc"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    width: int | None = ...,
+    context: int = ...,
+    steps: int | None = ...,
+    kernels: tuple[int, ...] = ...,
+    strides: tuple[int, ...] = ...,
+    window: int | None = ...,
+    patch: int | None = ...,
+    blocks: tuple[int, ...] = ...,
+    bottleneck: bool = ...,
+    norm: Literal["layer", "none"] = ...,
+    layers: int = ...,
+) -> CPC: ...
 @overload
 def create(
     name: Literal["simclr"],

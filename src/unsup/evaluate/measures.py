@@ -348,6 +348,8 @@ def _of_labels(key: str, judge: Callable[..., Estimate], *reads: str, **stated: 
 
 def _reconstruction(exam: Exam) -> Figure:
     return unrestored_variance(exam.model, exam.bench.without_gaps(exam.bench.test))
+
+
 def _of_spread(key: str, judge: Callable[[Tensor], Estimate | float]) -> Callable[[Exam], Figure]:
     """How codes of held-out examples are spread; ``std`` is the mean deviation of their directions by dimension."""
 
@@ -551,11 +553,6 @@ MEASURES: dict[str, Measure] = {row.key: row for row in (
             "", "higher", "features", ("codes", "labels"), _of_labels("probe", probe), _SHARE, _RAW,
             "{:.1%}".format),
     Measure("knn", "nearest codes", "accuracy of a classifier by the five training examples with the nearest codes",
-            "", "higher", "features", ("codes", "labels"), _of_codes(neighbours_vote), _SHARE, _RAW, "{:.1%}".format),
-    Measure("few_labels", "probe, few labels", "accuracy of a logistic regression on the codes, ten labels per class",
-            "", "higher", "features", ("codes", "labels"), _of_codes(few_labels), _SHARE, _RAW, "{:.1%}".format),
-    Measure("reconstruction", "reconstruction error", "share of the variance that decoding the codes does not restore",
-            "", "lower", "features", ("restored",), _reconstruction, _POSITIVE),
             "", "higher", "features", ("codes", "labels"), _of_labels("knn", neighbours_vote), _SHARE, _RAW,
             "{:.1%}".format),
     Measure("knn_weighted", "weighted vote", f"accuracy of a vote of the {VOTERS} training examples with the nearest "
@@ -567,6 +564,8 @@ MEASURES: dict[str, Measure] = {row.key: row for row in (
             "class (ten by default)",
             "", "higher", "features", ("codes", "labels"), _of_labels("few_labels", few_labels, "labels"), _SHARE, _RAW,
             "{:.1%}".format, ("labels",)),
+    Measure("reconstruction", "reconstruction error", "share of the variance that decoding the codes does not restore",
+            "", "lower", "features", ("restored",), _reconstruction, _POSITIVE),
     Measure("nmi", "NMI of clusters", "information about the classes in k-means clusters of the codes, one per class",
             "", "higher", "features", ("codes", "labels"), _of_labels("nmi", nmi), _SHARE, _RAW),
     Measure("ari", "ARI of clusters", "adjusted Rand index of k-means clusters of the codes and classes; 0 is chance",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -21,7 +22,45 @@ _COLLAPSED = 0.1  # of the spread of embeddings, which is 1 on the sphere
 _TOLD = 1000  # examples by which the rank is told
 
 
-class FeatureModel(Model, CanEncode):
+class LearnsFeatures(Model, CanEncode):
+    """Abstract: features of examples of numbers, which are all that is used after training; there is no density."""
+
+    @property
+    @abstractmethod
+    def code_size(self) -> int:
+        """F, the number of features."""
+
+    def unit(self, x: Tensor) -> Tensor:
+        """Raw levels as numbers in [0, 1] of the type in which the model computes; real entries as they are."""
+        support = self.event.uniform
+        assert support is not None
+        if not support.is_discrete:
+            return x.to(self.dtype)
+        scaled = (x - support.low).to(self.dtype) / (support.levels - 1)
+        return scaled.clamp(0, 1)
+
+    def diagnose(self, terms: Mapping[str, float]) -> Symptom | None:
+        """Collapse: all embeddings are nearly the same."""
+        spread = next((value for name, value in terms.items() if name.split("/")[-1] == "spread"), None)
+        if spread is None or not spread < _COLLAPSED:
+            return None
+        return Symptom(
+            "collapse",
+            f"the embeddings hardly differ: the spread of their entries is {spread:.2g} of that on a sphere; try "
+            "larger batches, a smaller learning rate, a longer warmup, or another seed",
+        )
+
+    @torch.no_grad()
+    def findings(self, names: Sequence[str] | None = None, *, batch: Batch | None = None) -> tuple[str, ...]:
+        """The effective rank of the features of some examples."""
+        if batch is None or len(batch) < 2:
+            return ()
+        x = batch.x[:_TOLD]
+        rank = effective_rank(self.encode(x))
+        return (f"features: {self.code_size}, of effective rank {rank:.1f} ({len(x):,} examples)",)
+
+
+class FeatureModel(LearnsFeatures):
     """Abstract: features of images of levels by a backbone, which is all that is used after training.
 
     Its constructor calls `take`, or `take_backbone` with a network of its own. Codes are the features of the backbone
@@ -60,13 +99,6 @@ class FeatureModel(Model, CanEncode):
         """Set the moments of the channels."""
         self.backbone.scale.prepare(self.unit(batch.x))
 
-    def unit(self, x: Tensor) -> Tensor:
-        """Raw levels as numbers in [0, 1] of the type in which the model computes."""
-        support = self.event.uniform
-        assert support is not None
-        scaled = (x - support.low).to(self.dtype) / (support.levels - 1)
-        return scaled.clamp(0, 1)
-
     def seen(self, x: Tensor) -> Tensor:
         """What the backbone is given of raw images in `encode`: `unit`, unless a model normalises it further."""
         return self.unit(x)
@@ -87,26 +119,6 @@ class FeatureModel(Model, CanEncode):
         self.event.check_shape(x)
         with evaluating(self.backbone):
             return self.backbone(self.seen(x), self.stage)
-
-    def diagnose(self, terms: Mapping[str, float]) -> Symptom | None:
-        """Collapse: all embeddings are nearly the same."""
-        spread = next((value for name, value in terms.items() if name.split("/")[-1] == "spread"), None)
-        if spread is None or not spread < _COLLAPSED:
-            return None
-        return Symptom(
-            "collapse",
-            f"the embeddings hardly differ: the spread of their entries is {spread:.2g} of that on a sphere; try "
-            "larger batches, a smaller learning rate, a longer warmup, or another seed",
-        )
-
-    @torch.no_grad()
-    def findings(self, names: Sequence[str] | None = None, *, batch: Batch | None = None) -> tuple[str, ...]:
-        """The effective rank of the features of some examples."""
-        if batch is None or len(batch) < 2:
-            return ()
-        x = batch.x[:_TOLD]
-        rank = effective_rank(self.encode(x))
-        return (f"features: {self.code_size}, of effective rank {rank:.1f} ({len(x):,} examples)",)
 
 
 def pair_of_recipes(views: tuple[str, ...], owner: str) -> tuple[Recipe, Recipe]:

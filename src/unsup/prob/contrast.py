@@ -27,11 +27,51 @@ def info_nce(scores: Tensor, positive: Tensor) -> Tensor:
     log M minus its mean is a lower bound on the mutual information (van den Oord, Li, Vinyals 2018,
     https://arxiv.org/abs/1807.03748), if the candidates of a row are its positive and M − 1 independent draws.
 
-    >>> info_nce(torch.zeros(2, 5), torch.tensor([0, 3])).exp()
-    tensor([5.0000, 5.0000])
+    >>> info_nce(torch.zeros(2, 5), torch.tensor([0, 3])).exp().round(decimals=3)
+    tensor([5., 5.])
     """
     scores = at_least_float32(scores)
     return scores.logsumexp(1) - scores.gather(1, positive[:, None]).squeeze(1)
+
+
+def predictive_info_nce(z: Tensor, predicted: Tensor) -> tuple[Tensor, Tensor, int]:
+    """InfoNCE of predictions of later rows of places, as in contrastive predictive coding, over all processes.
+
+    Prediction k of a place, counted from 1, is compared with the encoding k rows below, by a softmax over the
+    candidates of this one prediction: the N encodings of all places of all examples. The positive is one of them,
+    exactly once, and all others are negatives.
+
+    Args:
+        z: encodings, ``(B, R, W, F)``; the rows of a sequence are its times, and W is 1.
+        predicted: predictions from the context of each place, ``(B, R, W, K, F)`` with K < R; those of rows that do
+            not exist are not read.
+
+    Returns:
+        ``(B, K)`` in nats, ``(B, K)`` and N: for each example and step, the mean over places of the loss, and the share
+        of places whose positive has the highest score; the number of candidates.
+
+    >>> loss, share, candidates = predictive_info_nce(torch.zeros(2, 3, 1, 4), torch.zeros(2, 3, 1, 2, 4))
+    >>> loss.exp().round(decimals=3), candidates  # constant scores: log N
+    (tensor([[6., 6.],
+            [6., 6.]]), 6)
+    """
+    n, rows, columns, _ = z.shape
+    steps = predicted.shape[3]
+    candidates = all_rows(z).flatten(0, 2)  # (N, F)
+    first = first_row() * rows * columns
+    own = first + torch.arange(n * rows * columns, device=z.device).view(n, rows, columns)
+    anchors = torch.cat([predicted[:, : rows - k, :, k - 1].flatten(0, 2) for k in range(1, steps + 1)])
+    positive = torch.cat([own[:, k:].flatten() for k in range(1, steps + 1)])
+    scores = anchors @ candidates.T  # (M, N), of all steps in one product
+    loss = info_nce(scores, positive)
+    is_first = (scores.argmax(1) == positive).to(loss.dtype)
+    sizes = [(rows - k) * columns for k in range(1, steps + 1)]
+
+    def by_example(each: Tensor) -> Tensor:
+        parts = zip(each.split([n * size for size in sizes]), sizes, strict=True)
+        return torch.stack([own.view(n, size).mean(1) for own, size in parts], 1)
+
+    return by_example(loss), by_example(is_first), len(candidates)
 
 
 def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
