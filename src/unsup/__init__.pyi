@@ -967,6 +967,7 @@ def create(
     ] = ...,
     width: float = ...,
     stage: int | None = ...,
+    views: str = ...,
 ) -> Rotation: ...
 @overload
 def create(
@@ -1133,6 +1134,7 @@ def create(
     decoder_size: int = ...,
     decoder_depth: int = ...,
     decoder_heads: int = ...,
+    views: str = ...,
 ) -> MAE: ...
 @overload
 def create(name: str, event: Event, *, preset: str | None = None, seed: int = 0, **options: Any) -> Model: ...

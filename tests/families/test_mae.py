@@ -21,7 +21,16 @@ from unsup.prob.patches import shuffles, to_patches
 
 IMAGE = Event((3, 8, 12), Support("ordinal", 256), "image")
 TOKENS = [False, True]
-SIZES = {"patch": 4, "size": 12, "depth": 2, "heads": 3, "decoder_size": 8, "decoder_depth": 1, "decoder_heads": 2}
+SIZES = {
+    "views": "none",
+    "patch": 4,
+    "size": 12,
+    "depth": 2,
+    "heads": 3,
+    "decoder_size": 8,
+    "decoder_depth": 1,
+    "decoder_heads": 2,
+}
 
 
 def seeded(seed: int = 0) -> Generator:
@@ -249,7 +258,7 @@ def test_it_learns_to_continue_a_texture() -> None:
     """All patches of an image are equal, so the visible one tells the masked ones."""
     event = Event((1, 8, 8), BINARY, "image")
     x = (torch.rand(400, 1, 2, 2, generator=seeded()) < 0.5).to(torch.uint8).tile(1, 1, 4, 4)
-    model = create("mae", event, preset="tiny", patch=2, seed=0)
+    model = create("mae", event, preset="tiny", patch=2, views="none", seed=0)
     data = Data("textures", event, Split(x), Split(x[:20]), Split(x[:20]))
 
     def error() -> float:

@@ -15,10 +15,11 @@ from unsup.core.errors import InputError
 from unsup.core.event import BINARY, REAL, Event, Support
 from unsup.families.selfsup import rotation
 from unsup.families.selfsup.rotation import Rotation
+from unsup.nn.augment import augment
 from unsup.testing.subject import learn
 
 EVENT = Event((3, 10, 10), Support("ordinal", 256))
-SMALL = {"net": "nin-3", "width": 0.05}
+SMALL = {"views": "none", "net": "nin-3", "width": 0.05}
 
 
 def images(n: int = 7, seed: int = 0) -> Tensor:
@@ -152,3 +153,13 @@ def test_changes_of_an_image_come_before_its_rotation(monkeypatch: pytest.Monkey
     flipped = ours.loss(Batch(x.flip(3)))["loss"]
     monkeypatch.setattr(rotation.Rotation, "view", lambda self, x, generator: x.flip(3))
     assert torch.equal(ours.loss(Batch(x))["loss"], flipped)
+
+
+def test_images_are_augmented_before_they_are_rotated() -> None:
+    plain, moved = (Rotation(EVENT, **(SMALL | {"views": views})).double() for views in ("none", "crop-flip"))
+    moved.load_state_dict(plain.state_dict())
+    x = moved.unit(torch.randint(0, 256, (6, *EVENT.shape), generator=Generator().manual_seed(0), dtype=torch.uint8))
+    seen = augment(x, "crop-flip", Generator().manual_seed(1))
+    assert not torch.equal(seen, x)
+    assert torch.equal(moved.view(x, Generator().manual_seed(1)), seen)
+    assert torch.equal(plain.view(x, Generator().manual_seed(1)), x)

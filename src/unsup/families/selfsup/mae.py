@@ -24,6 +24,7 @@ from unsup.core.config import Count, Share
 from unsup.core.errors import InputError
 from unsup.core.event import Event
 from unsup.core.model import Terms
+from unsup.nn.augment import augment, recipe_named
 from unsup.nn.feature_model import FeatureModel, evaluating
 from unsup.nn.vit import VIT_SIZES, TransformerBlock, ViT, patch_for, sine_positions
 from unsup.prob.patches import patch_moments, shuffles, taken, to_images, to_patches
@@ -97,9 +98,11 @@ class MAE(FeatureModel):
         decoder_size: of the tokens of the decoder, a multiple of ``decoder_heads``.
         decoder_depth: number of blocks of the decoder.
         decoder_heads: of its attention.
+        views: the recipe of augmentation, see `unsup augment --list`.
 
     Raises:
-        InputError: a patch or number of heads that does not divide, or a ratio that masks none or all patches.
+        InputError: a patch or number of heads that does not divide, a ratio that masks none or all patches, or an
+            unknown recipe.
 
     >>> import torch
     >>> from unsup import Event, Support
@@ -134,7 +137,9 @@ class MAE(FeatureModel):
         decoder_size: Count = 96,
         decoder_depth: Count = 2,
         decoder_heads: Count = 3,
+        views: str = "crop",
     ) -> None:
+        self.recipe = recipe_named(views)
         channels, *sides = event.shape
         height, width = sides
         patch = patch or patch_for((height, width))
@@ -174,7 +179,7 @@ class MAE(FeatureModel):
 
     def loss(self, batch: Batch, *, generator: Generator | None = None) -> Terms:
         """The mean squared error of the numbers of masked patches, ``(B,)``."""
-        x = self.unit(batch.x)
+        x = augment(self.unit(batch.x), self.recipe, generator)
         shuffle = shuffles(len(x), self.patches, generator, like=batch.x)
         patches, mean, deviation = self._masked(x, shuffle)
         error = self._predicted(x, shuffle) - (patches - mean) / deviation

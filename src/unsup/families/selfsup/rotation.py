@@ -19,6 +19,7 @@ from unsup.core.batch import Batch
 from unsup.core.config import Count, Positive
 from unsup.core.event import Event
 from unsup.core.model import Terms
+from unsup.nn.augment import augment, recipe_named
 from unsup.nn.backbones import BackboneName
 from unsup.nn.feature_model import FeatureModel
 from unsup.nn.guesses import guesses
@@ -39,9 +40,10 @@ class Rotation(FeatureModel):
         net: the backbone; ``nin-4`` is that of the paper for CIFAR-10, of four blocks.
         width: a factor of its numbers of channels.
         stage: the stage, counted from 1, whose pooled maps are the features. None: the middle one, the earlier of two.
+        views: the recipe of augmentation before the rotations, see `unsup augment --list`.
 
     Raises:
-        InputError: images that are not square or too small, or a stage that the net does not have.
+        InputError: images that are not square or too small, a stage that the net does not have, or an unknown recipe.
 
     >>> import torch
     >>> from unsup import Batch, Event, Support
@@ -65,8 +67,10 @@ class Rotation(FeatureModel):
         net: BackboneName = "nin-4",
         width: Positive = 0.5,
         stage: Count | None = None,
+        views: str = "crop-flip",
     ) -> None:
         self.take(event, net, width)
+        self.recipe = recipe_named(views)
         stages = len(self.backbone.stages)
         self.stage = (stages + 1) // 2 if stage is None else self.stage_numbered(stage)
         self.head = nn.Linear(self.backbone.size, ROTATIONS)
@@ -86,5 +90,5 @@ class Rotation(FeatureModel):
         return guesses(logits, target)
 
     def view(self, x: Tensor, generator: Generator | None) -> Tensor:
-        """The images in [0, 1] that are rotated: changes of colour, flips and crops come before the rotation."""
-        return x
+        """The images in [0, 1] that are rotated."""
+        return augment(x, self.recipe, generator)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from unsup.core.event import BINARY, REAL, Event, Support
 from unsup.testing.cases.case import GAPS, MIXED, WORDS, Case, ordinal, vector
 
-COMPARED = {"accumulation": "places of all examples of a batch are candidates, and a part has fewer"}
+COMPARED = {"accumulation": "the examples of a batch are compared with each other, and those of a part are fewer"}
 QUEUED = COMPARED | {"descent": "the keys of the batch are put into the queue, and are then negatives of themselves"}
 _COLOURS = Event((3, 6, 6), ordinal(256), "image")
 _GREY = Event((1, 6, 6), BINARY, "image")
