@@ -33,7 +33,7 @@ FIT = ("--steps", 1, "--preset", "tiny", "--plain")
 def test_unknown_names_offer_the_nearest(call, tmp_path):
     run = tmp_path / "r"
     one_line(call("fitt"), "'fit'")
-    one_line(call("fit", "digits", "maed", "-o", run), "'made'")
+    one_line(call("fit", "digits", "maded", "-o", run), "'made'")
     one_line(call("fit", "digit", "made", "-o", run), "'digits'")
     one_line(call("fit", "digits", "made", "-o", run, "--epoch", 3), "'--epochs'")
     one_line(call("fit", "digits", "made", "-o", run, "--model.hiden", 3), "'--model.hidden'")

@@ -59,7 +59,7 @@ def test_help_lists_the_options_of_a_part_when_it_is_named(call):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--model.inner", "maed"), "'made'"),
+        (("--model.inner", "maded"), "'made'"),
         (("--model.inner", "runs/made"), "'runs/made' is not a run folder (no config.json), nor a model's name"),
         (("--model.inner", "made", "--model.inner.hiden", 3), "'--model.inner.hidden'"),
         (("--model.inner.hidden", 3), "--model.inner NAME"),

@@ -62,8 +62,8 @@ def test_a_list_of_words_gives_back_the_positionals(line):
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("--model.hidden 64 64 digits maed", "'made'"),
-        ("digits maed --model.hidden 64 64", "'made'"),
+        ("--model.hidden 64 64 digits maded", "'made'"),
+        ("digits maded --model.hidden 64 64", "'made'"),
         ("--model.hiden 64 64 digits made", "'--model.hidden'"),
         ("--epoch 3 digits made", "'--epochs'"),
         ("digits made --epoch 3", "'--epochs'"),

@@ -60,7 +60,7 @@ class MoCo(FeatureModel):
     """
 
     presets = {
-        "tiny": {"net": "mlp", "width": 0.02, "projection": (12, 8), "queue": 128, "group": 2},
+        "tiny": {"net": "mlp", "width": 0.02, "projection": (12, 8), "queue": 512, "group": 2},
         "paper": {
             "net": "resnet50",
             "width": 1.0,
