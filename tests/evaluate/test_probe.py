@@ -390,11 +390,15 @@ def small(name: str):
     label = classes(120, 3)
     g = torch.Generator().manual_seed(0)
     bits = (torch.rand(120, 6, generator=g) < 0.2 + 0.3 * label[:, None]).to(torch.uint8)
+    pictures = torch.randint(0, 200, (120, 3, 16, 16), generator=g, dtype=torch.uint8) + 20 * label.byte().view(
+        -1, 1, 1, 1
+    )
     for x, event in (
         (normal(120, 4).float() + label[:, None], Event((4,), REAL)),
         (bits, Event((6,), BINARY)),
         (bits[:, :4].view(120, 1, 2, 2).repeat_interleave(4, 2).repeat_interleave(4, 3), Event((1, 8, 8), BINARY)),
         (bits, Event((6,), Support("nominal", 2), layout="sequence")),
+        (pictures, Event((3, 16, 16), Support("ordinal", 256), "image")),
     ):
         if model_class(name).refusal(event) is None:
             return unsup.from_arrays(x.numpy(), label=label.numpy(), event=event)

@@ -175,7 +175,7 @@ def test_the_answers_of_a_step_are_those_of_its_generator(task: Task) -> None:
     batch = Batch(noise(20, task.side, seeded(1), 3))
     first, again, other = (model.loss(batch, generator=seeded(seed))["loss"] for seed in (2, 2, 3))
     assert torch.equal(first, again)
-    assert torch.equal(first, other) == (task.module is rotation)
+    assert not torch.equal(first, other)
 
 
 class Killed(Exception):

@@ -173,7 +173,7 @@ def test_models_either_have_categories_or_refuse_them_in_one_clause(name: str) -
     if reason is None:
         assert name in {
             *("made", "vae", "hierarchical-vae", "gaussian-mixture", "histogram", "naive-bayes", "latent", "vq-vae"),
-            "kde",
+            *("kde", "autoencoder", "denoising-autoencoder"),
         }
         assert (cls.refusal(GAPS) is None) == (name != "kde")
     elif cls.refusal(Event((2,), REAL)) is None and "of one kind only" not in reason:  # tables are not the problem
