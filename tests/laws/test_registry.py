@@ -17,15 +17,18 @@ from unsup.testing.abilities import WORDS
 from unsup.testing.check import judge
 from unsup.testing.subject import Subject
 
+SLOW = {"flow++": (1, 3), "ffjord": (4,), "naf": (3,), "realnvp": (6, 8), "residual-flow": (5,)}
+"""Cases whose laws take long, and whose options other cases have as well; `make test-slow` has them."""
+
 
 @functools.cache
 def _applicable() -> list:
     found = []
     for name in names():
         for number, case in enumerate(law_cases(name)):
-            model = case.build()
+            model, marks = case.build(), [pytest.mark.slow] if number in SLOW.get(name, ()) else []
             found += [
-                pytest.param(name, number, law.name, id=f"{name}-{number}-{law.name}")
+                pytest.param(name, number, law.name, id=f"{name}-{number}-{law.name}", marks=marks)
                 for law in LAWS.values()
                 if law.applies(model) and (law.name != "oracle" or case.oracle is not None)
             ]

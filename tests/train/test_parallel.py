@@ -34,8 +34,6 @@ TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 SLOW = (pytest.mark.slow, pytest.mark.timeout(1800))
 # One case of each pattern: a network, batch statistics, two players, replay, a partition function.
 SHARDED = ("made-1", "realnvp-4", "gan-4", "ebm-0", "rbm-0")
-SIZES = {"hidden", "widths", "critic_widths", "width", "skip", "layers", "stacks", "kernel", "components", "bins"}
-SIZES |= {"latent_dim", "block", "base", "blocks", "scales", "segment", "stride", "scale", "chunk"}
 # The same, and packs of examples, where the shares of a batch are not alike.
 UNEQUAL = ("made-1", "realnvp-4", "vae-0", "gan-3", "ebm-0", "rbm-0")
 
@@ -54,41 +52,39 @@ def run_together(folder: Path, processes: int, how: str, batch_size: int, keys: 
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def patterns() -> dict[str, bool]:
-    """Every tiny case of the registry, and whether it is the first of its pattern.
+def firsts() -> dict[str, bool]:
+    """Every tiny case of the registry, and whether it is the first of its model, or the first with conditions.
 
-    Cases of a model differ for the trainer and its processes by their options other than sizes, by their conditions and
-    by missing entries and lengths. What is computed for an example is the same for any number of processes: the law
-    "processes" holds every case to that.
+    What is computed for an example is the same for any number of processes: the law "processes" holds every case to
+    that, in threads.
     """
     seen, found = set(), {}
     for key, case in together.all_cases().items():
-        kinds = {f"{k}={v}" if isinstance(v, (str, bool)) else k for k, v in case.options.items() if k not in SIZES}
-        pattern = (case.model, frozenset(kinds), case.classes > 0, case.event.missing, case.event.open)
-        found[key] = pattern not in seen
-        seen.add(pattern)
+        kind = case.model, case.classes > 0
+        found[key] = kind not in seen
+        seen.add(kind)
     return found
 
 
-PATTERNS = patterns()
+FIRSTS = firsts()
 
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory) -> Callable[[bool], Path]:
-    """What two processes made of the cases that are the first of their pattern, or of the others."""
+    """What two processes made of the first cases of the models, or of the others."""
 
     @functools.cache
     def made(first: bool) -> Path:
         folder = tmp_path_factory.mktemp("together")
-        run_together(folder, 2, "replicate", 16, (k for k, own in PATTERNS.items() if own == first))
+        run_together(folder, 2, "replicate", 16, (k for k, own in FIRSTS.items() if own == first))
         return folder
 
     return made
 
 
-@pytest.mark.parametrize("key", [pytest.param(k, marks=() if first else SLOW) for k, first in PATTERNS.items()])
+@pytest.mark.parametrize("key", [pytest.param(k, marks=() if first else SLOW) for k, first in FIRSTS.items()])
 def test_two_processes_are_one(outcomes, key):
-    two, _ = load_tensors(outcomes(PATTERNS[key]) / f"{key}.safetensors")
+    two, _ = load_tensors(outcomes(FIRSTS[key]) / f"{key}.safetensors")
     agree(two, together.outcome(together.all_cases()[key]), 1e-5)
 
 
