@@ -229,7 +229,7 @@ ALLOWED = {
     "pictures": {"core"},
     "data": {"core"},
     "coding": {"core", "prob", "nn", "data"},
-    "evaluate": {"core", "data", "pictures", "coding"},
+    "evaluate": {"core", "prob", "nn", "data", "pictures", "coding"},
     "report": {"core", "data", "evaluate", "pictures"},
     "train": {"core", "data", "coding", "evaluate", "pictures", "report"},
     "contest": {"core", "data", "coding", "evaluate", "pictures", "report", "train"},

@@ -21,10 +21,10 @@ from torch import Tensor
 from unsup.core.errors import InputError
 from unsup.evaluate.distances import check_points
 from unsup.evaluate.estimate import Estimate
+from unsup.prob import contrast
 
 BLOCK = 2**22
 """Numbers of the Gram matrix in memory at once."""
-_ROUNDING = 1e-12  # a smaller variance, relative to the squared mean, is rounding
 
 
 def directions(x: Tensor) -> Tensor:
@@ -96,18 +96,7 @@ def effective_rank(x: Tensor) -> float:
     3.0
     """
     check_points(2, codes=x)
-    x = x.detach().cpu().double()
-    largest = float(x.abs().max())
-    if not largest:
-        return 1.0
-    scaled = x / largest
-    centred = scaled - scaled.mean(0)
-    square = centred.T @ centred if centred.shape[1] <= len(centred) else centred @ centred.T
-    if float(square.trace()) <= _ROUNDING * float(scaled.square().sum()):
-        return 1.0
-    found = torch.linalg.eigvalsh(square).clamp(min=0)
-    share = found / found.sum()
-    return math.exp(float(torch.special.entr(share).sum()))
+    return contrast.effective_rank(x)
 
 
 def spread(x: Tensor) -> float:

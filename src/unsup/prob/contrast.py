@@ -15,6 +15,8 @@ from torch.nn.functional import normalize, relu
 from unsup.core.parallel import all_rows, first_row, mean_over_rows, rows_together
 from unsup.prob.distributions import at_least_float32
 
+_ROUNDING = 1e-12  # a smaller variance, relative to the mean square, is rounding
+
 
 def unit(x: Tensor) -> Tensor:
     """Embeddings ``(B, F)`` on the sphere, in float32 at least."""
@@ -163,20 +165,24 @@ def spread(z: Tensor) -> Tensor:
 
 
 def effective_rank(z: Tensor) -> float:
-    """exp H(λ / Σ λ) of the eigenvalues λ of the covariance of features ``(B, F)``, from 1 to F.
+    """exp H(λ / Σ λ) of the eigenvalues λ of the covariance of features ``(N, F)``, from 1 to F; 1 if none varies.
 
-    Roy, Vetterli 2007 (https://www.eurasip.org/Proceedings/Eusipco/Eusipco2007/Papers/a5p-h05.pdf).
+    Roy, Vetterli 2007, EUSIPCO.
 
-    >>> round(effective_rank(torch.eye(4).repeat(50, 1)), 3)  # three directions of equal variance
+    >>> round(effective_rank(torch.eye(4).repeat(5, 1)), 6)  # one-hot: the mean has no share
     3.0
     """
-    centred = z.double() - z.double().mean(0)
-    values = torch.linalg.svdvals(centred).square()
-    total = values.sum()
-    if not total > 0:
+    z = z.detach().cpu().double()
+    largest = float(z.abs().max())
+    if not largest:
         return 1.0
-    share = values / total
-    return float(torch.special.entr(share).sum().exp())
+    scaled = z / largest  # so that no square overflows
+    centred = scaled - scaled.mean(0)
+    square = centred.T @ centred if centred.shape[1] <= len(centred) else centred @ centred.T
+    if float(square.trace()) <= _ROUNDING * float(scaled.square().sum()):
+        return 1.0
+    found = torch.linalg.eigvalsh(square).clamp(min=0)
+    return math.exp(float(torch.special.entr(found / found.sum()).sum()))
 
 
 def _standardised(z: Tensor, eps: float = 1e-12) -> Tensor:
