@@ -37,6 +37,17 @@ def test_models_lists_every_model_with_its_paper(call):
     assert {r["family"] for r in flows} == {"flows"}
 
 
+def test_models_are_described_by_name(call):
+    found = call("models", "vae", "made")
+    assert found.status == 0, found.err
+    assert found.out.startswith("vae: ")
+    assert "\nmade: " in found.out
+    assert "https://arxiv.org/abs/1502.03509" in found.out
+    assert [r["name"] for r in json.loads(call("models", "made", "--json").out)] == ["made"]
+    assert "did you mean 'vae'" in call("models", "vaee").err
+    assert "not both" in call("models", "vae", "--family", "latent").err
+
+
 def test_data_describes_a_set_and_names_the_models_that_take_it(call):
     assert "1,797 images, 1×8×8, 17 levels, 10 classes" in call("data", "digits").out
     assert "made" in call("data", "digits").out.splitlines()[-1]
