@@ -8,6 +8,7 @@ can be imported.
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -52,18 +53,19 @@ def _measure(name: str, x: Tensor, options: dict[str, Any]) -> Measured:
     )
 
 
-def _declare_operators() -> None:
+@functools.cache
+def _declare_operators() -> torch.library.Library:
+    """The declarations, which last as long as the library that is returned."""
     library = torch.library.Library("torchvision", "FRAGMENT")
     for signature in _DECLARED:
-        name = signature.partition("(")[0]
-        if not hasattr(torch.ops.torchvision, name):
+        if not hasattr(torch.ops.torchvision, signature.partition("(")[0]):
             library.define(signature)
-    globals()["_library"] = library  # declarations last as long as it does
+    return library
 
 
 def _lightly_step(name: str, x: Tensor) -> Callable[[], None]:
     batches = _batches(x)
-    loss_of, parameters, after = {"simclr": _simclr, "moco": _moco, "byol": _byol}[name]()
+    loss_of, parameters = {"simclr": _simclr, "moco": _moco, "byol": _byol}[name]()
     optimizer = torch.optim.Adam(parameters, lr=1e-3)
 
     def step() -> None:
@@ -71,7 +73,6 @@ def _lightly_step(name: str, x: Tensor) -> Callable[[], None]:
         optimizer.zero_grad()
         loss_of(first, second).backward()
         optimizer.step()
-        after()
 
     return step
 
@@ -98,7 +99,7 @@ def _batches(x: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         yield from loader
 
 
-Parts = tuple[Callable[[Tensor, Tensor], Tensor], list[nn.Parameter], Callable[[], None]]
+Parts = tuple[Callable[[Tensor, Tensor], Tensor], list[nn.Parameter]]
 
 
 def _net() -> nn.Module:
@@ -112,7 +113,7 @@ def _simclr() -> Parts:
     net = _net()
     model = nn.Sequential(net, SimCLRProjectionHead(net.size, net.size, 128))
     criterion = NTXentLoss(temperature=0.5)
-    return (lambda a, b: criterion(model(a), model(b))), list(model.parameters()), lambda: None
+    return (lambda a, b: criterion(model(a), model(b))), list(model.parameters())
 
 
 def _moco() -> Parts:
@@ -133,7 +134,7 @@ def _moco() -> Parts:
         found: Tensor = criterion(query, key)
         return found
 
-    return loss, list(model.parameters()), lambda: None
+    return loss, list(model.parameters())
 
 
 def _byol() -> Parts:
@@ -155,4 +156,4 @@ def _byol() -> Parts:
         found: Tensor = 0.5 * (criterion(one, second) + criterion(two, first))
         return found
 
-    return loss, [*model.parameters(), *predictor.parameters()], lambda: None
+    return loss, [*model.parameters(), *predictor.parameters()]

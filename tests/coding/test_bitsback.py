@@ -17,6 +17,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
+from uniform import examples
 
 import unsup
 from unsup.coding import compress, decompress
@@ -46,12 +47,6 @@ CASES = {
     "table": (Event((8,), TABLE), {}),
     "class": (Event((12,), BINARY), {"given": labels(3)}),
 }
-
-
-def examples(event: Event, n: int = 60, seed: int = 1) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    columns = [torch.randint(0, s.levels, (n,), generator=generator) + s.low for s in event.columns]
-    return torch.stack(columns, 1).view(-1, *event.shape).to(event.dtype)
 
 
 def created(key: str, **more: object) -> VAE:

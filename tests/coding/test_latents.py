@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from uniform import examples, move
 
 import unsup
 from unsup.coding import compress, decompress
@@ -62,24 +63,16 @@ def created(key: str) -> VAE:
 
 def moved(key: str, noise: float) -> VAE:
     """With parameters that are not those of the start, where flows are the identity."""
-    model, generator = created(key), torch.Generator().manual_seed(5)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(noise * torch.randn(parameter.shape, generator=generator))
+    model = created(key)
+    move(model, noise, seed=5)
     return model
-
-
-def examples(event: Event, n: int = 40, seed: int = 1) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    columns = [torch.randint(0, s.levels, (n,), generator=generator) + s.low for s in event.columns]
-    return torch.stack(columns, 1).view(-1, *event.shape).to(event.dtype)
 
 
 @pytest.mark.parametrize("key", CASES)
 @pytest.mark.parametrize("noise", [0.2, 20.0])
 def test_examples_come_back(key: str, noise: float) -> None:
     """Also with parameters so large that latents are beyond the numbers."""
-    model, x = moved(key, noise), examples(CASES[key][0])
+    model, x = moved(key, noise), examples(CASES[key][0], 40)
     scheme = scheme_for(model)
     assert isinstance(scheme, LatentsInIntegers)
     coded = scheme.encode(x)
@@ -90,7 +83,7 @@ def test_examples_come_back(key: str, noise: float) -> None:
 
 
 def test_latents_beyond_the_numbers_are_coded_without_the_posterior() -> None:
-    model, x = created("made"), examples(BITS)
+    model, x = created("made"), examples(BITS, 40)
     with torch.no_grad():
         model.nets.encoder[-1].weight.mul_(5e3)
     scheme = scheme_for(model)
@@ -103,7 +96,7 @@ def test_latents_beyond_the_numbers_are_coded_without_the_posterior() -> None:
 
 def test_native_profile() -> None:
     for key in ("iaf", "made"):
-        model, x = moved(key, 0.2), examples(CASES[key][0])
+        model, x = moved(key, 0.2), examples(CASES[key][0], 40)
         assert torch.equal(decompress(model, compress(model, x, profile="native")), x)
 
 

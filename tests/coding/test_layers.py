@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from uniform import examples, move
 
 import unsup
 from unsup.coding import compress, decompress
@@ -39,20 +39,11 @@ CASES = {
 }
 
 
-def examples(event: Event, n: int = 60) -> Tensor:
-    generator = torch.Generator().manual_seed(1)
-    columns = [torch.randint(0, s.levels, (n,), generator=generator) + s.low for s in event.columns]
-    return torch.stack(columns, 1).view(-1, *event.shape).to(event.dtype)
-
-
 def created(key: str) -> HierarchicalVAE:
     event, options = CASES[key]
     model = unsup.create("hierarchical-vae", event, preset="tiny", seed=0, **options)
     assert isinstance(model, HierarchicalVAE)
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
+    move(model, 0.2)
     return model
 
 

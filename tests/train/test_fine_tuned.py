@@ -93,3 +93,17 @@ def test_encoders_that_cannot_are_refused(digits):
     model = unsup.create("vae", given, preset="tiny", given=given.given)
     with pytest.raises(CapabilityError, match="depend on a condition"):
         FineTuned.on(model, torch.zeros(10, 4), 10, given.train.x)
+
+
+def test_running_averages_follow_the_batches_of_fine_tuning(digits):
+    """A network with batch normalisation is trained as supervised learning does, not by its initial averages."""
+    encoder = unsup.create("simclr", digits.event, preset="tiny", seed=0).eval()
+    model = FineTuned.on(encoder, encode_all(encoder, digits.train), 10, digits.train.x)
+    averages = [b for name, b in model.named_buffers() if name.endswith("backbone.stages.0.2.running_mean")]
+    assert len(averages) == 1
+    assert bool((averages[0] == 0).all())  # nothing was learned before
+    batch = digits.train.batch(torch.arange(50))
+    model.eval().loss(batch)
+    assert bool((averages[0] == 0).all())
+    model.train().loss(batch)
+    assert bool((averages[0] != 0).any())

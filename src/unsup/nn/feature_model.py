@@ -19,11 +19,16 @@ from unsup.nn.backbones import BackboneName, build_backbone
 from unsup.prob.contrast import effective_rank
 
 _COLLAPSED = 0.1  # of the spread of embeddings, which is 1 on the sphere
-_TOLD = 1000  # examples by which the rank is told
+_TOLD, _AT_ONCE = 1000, 100  # examples by which the rank is told, and encoded at once
 
 
 class LearnsFeatures(Model, CanEncode):
     """Abstract: features of examples of numbers, which are all that is used after training; there is no density."""
+
+    @classmethod
+    def advice(cls, event: Event, examples: int) -> Advice:
+        """In a contest only if named: its measures are of likelihoods and samples."""
+        return Advice(turn=None)
 
     @property
     @abstractmethod
@@ -56,15 +61,16 @@ class LearnsFeatures(Model, CanEncode):
         if batch is None or len(batch) < 2:
             return ()
         x = batch.x[:_TOLD]
-        rank = effective_rank(self.encode(x))
+        with evaluating(self):
+            rank = effective_rank(torch.cat([self.encode(part) for part in x.split(_AT_ONCE)]))
         return (f"features: {self.code_size}, of effective rank {rank:.1f} ({len(x):,} examples)",)
 
 
 class FeatureModel(LearnsFeatures):
     """Abstract: features of images of levels by a backbone, which is all that is used after training.
 
-    Its constructor calls `take`, or `take_backbone` with a network of its own. Codes are the features of the backbone
-    in evaluation mode, before any head; the gradient of `encode` is that of these features.
+    Its constructor calls `take`, or `take_backbone` with a network of its own. Codes are the features of the backbone,
+    before any head; the gradient of `encode` is that of these features.
     """
 
     def take(self, event: Event, net: BackboneName, width: float) -> None:
@@ -83,11 +89,6 @@ class FeatureModel(LearnsFeatures):
         if event.uniform is None or event.uniform.kind not in ("binary", "ordinal"):
             return "takes images of levels, such as 0 to 255"
         return None
-
-    @classmethod
-    def advice(cls, event: Event, examples: int) -> Advice:
-        """In a contest only if named: its measures are of likelihoods and samples."""
-        return Advice(turn=None)
 
     @property
     def code_size(self) -> int:
@@ -115,10 +116,10 @@ class FeatureModel(LearnsFeatures):
         return stage
 
     def encode(self, x: Tensor) -> Tensor:
-        """Features of raw images, ``(B, C, H, W)`` → ``(B, F)``, in evaluation mode."""
+        """Features of raw images, ``(B, C, H, W)`` → ``(B, F)``; in training mode with the statistics of the batch."""
         self.event.check_shape(x)
-        with evaluating(self.backbone):
-            return self.backbone(self.seen(x), self.stage)
+        found: Tensor = self.backbone(self.seen(x), self.stage)
+        return found
 
 
 def pair_of_recipes(views: tuple[str, ...], owner: str) -> tuple[Recipe, Recipe]:

@@ -79,7 +79,7 @@ class FineTuned(Model, Classifies):
         found.mean.copy_(codes.mean(0))
         spread = codes.std(0, correction=0)
         found.std.copy_(spread.where(spread > 1e-6 * codes.abs().amax(0), torch.inf))
-        found.encoder = copy.deepcopy(encoder)
+        found.encoder = copy.deepcopy(encoder).eval()
         found.to(encoder.device)
         codes = found.codes(x[:_FEW].to(encoder.device))
         if not codes.requires_grad:

@@ -25,7 +25,7 @@ from unsup.core.batch import Batch
 from unsup.core.config import Count, Positive, Whole, Within
 from unsup.core.errors import InputError
 from unsup.core.event import Event
-from unsup.core.model import Advice, Colours, Terms
+from unsup.core.model import Colours, Terms
 from unsup.nn.colour_nets import ColourNet
 from unsup.nn.feature_model import FeatureModel, evaluating
 from unsup.prob.lab import (
@@ -107,10 +107,6 @@ class Colorization(FeatureModel, Colours):
         if found is None and event.shape[0] != 3:
             return "takes colour images (3, H, W)"
         return found
-
-    @classmethod
-    def advice(cls, event: Event, examples: int) -> Advice:
-        return Advice(turn=None)
 
     @torch.no_grad()
     def prepare(self, batch: Batch, *, generator: Generator) -> None:

@@ -23,7 +23,7 @@ from unsup.core.batch import Batch
 from unsup.core.config import AtLeast, Count, NotEmpty, Within
 from unsup.core.errors import InputError
 from unsup.core.event import Event
-from unsup.core.model import Advice, Terms
+from unsup.core.model import Terms
 from unsup.nn.feature_model import LearnsFeatures
 from unsup.nn.places import PatchPlaces, PlaceEncoder, RecurrentContext, RowContext, SoundPlaces
 from unsup.nn.resnet_v2 import NormName
@@ -156,10 +156,6 @@ class CPC(LearnsFeatures):
         if event.is_real and event.needs_float64:
             return "takes reals that float32 distinguishes (subtract their mean)"
         return None
-
-    @classmethod
-    def advice(cls, event: Event, examples: int) -> Advice:
-        return Advice(turn=None)  # neither likelihood nor samples
 
     def _rows(self, steps: int | None) -> int:
         """The number of rows of places in the loss, which are enough for ``steps``."""

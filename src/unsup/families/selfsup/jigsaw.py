@@ -28,11 +28,12 @@ from unsup.nn.dropout import Dropout, dropping
 from unsup.nn.guesses import guesses
 from unsup.nn.norm import without_batch_statistics
 from unsup.nn.patch_model import PATCHES, PatchGrid, PatchModel, PatchNet
+from unsup.prob.colour import grey
 from unsup.prob.crops import standardised
 from unsup.prob.permutations import distant_permutations
 
 _GREY = 0.3  # the share of images without colour
-_LUMINANCE = (0.299, 0.587, 0.114)
+_COLOURS = 3
 _APART = 1 / 32  # of the side of a tile, by which colours are shifted
 _CELL, _TILE = 85, 64  # the sides of the paper, of which others are multiples
 
@@ -128,12 +129,11 @@ class Jigsaw(PatchModel):
 
     def tiles(self, x: Tensor, generator: Generator | None) -> Tensor:
         """The tiles that the network sees of images in [0, 1], in reading order: ``(B, 9, C, S, S)``."""
-        colours, side = len(_LUMINANCE), self.grid.patch
-        if x.shape[1] != colours:
+        if x.shape[1] != _COLOURS:
             return self.normalised(self.cut(x, generator))
-        grey = (x * torch.tensor(_LUMINANCE, dtype=x.dtype, device=x.device).view(-1, 1, 1)).sum(1, keepdim=True)
         is_grey = random.uniform((len(x), 1, 1, 1), generator, like=x) < _GREY
-        return self.normalised(self.cut(torch.where(is_grey, grey, x), generator, apart=round(_APART * side)))
+        apart = round(_APART * self.grid.patch)
+        return self.normalised(self.cut(torch.where(is_grey, grey(x), x), generator, apart=apart))
 
     def normalised(self, x: Tensor) -> Tensor:
         """Images or tiles in [0, 1], ``(..., C, H, W)``, with zero mean and unit variance in each channel."""

@@ -21,7 +21,7 @@ from unsup.core.batch import Batch
 from unsup.core.config import AtLeast, Count, Whole, Within
 from unsup.core.errors import InputError
 from unsup.core.event import Event
-from unsup.core.model import Advice, Terms
+from unsup.core.model import Terms
 from unsup.nn.colour_nets import AlexHalves, ColourNet
 from unsup.nn.feature_model import FeatureModel
 from unsup.prob.lab import ab_bins, lightness_bin, soft_cross_entropy, soft_encoding, to_lab
@@ -91,10 +91,6 @@ class SplitBrain(FeatureModel):
         if found is None and event.shape[0] != 3:
             return "takes colour images (3, H, W)"
         return found
-
-    @classmethod
-    def advice(cls, event: Event, examples: int) -> Advice:
-        return Advice(turn=None)
 
     def loss(self, batch: Batch, *, generator: Generator | None = None) -> Terms:
         """``loss``, ``colour`` and ``lightness``, of each picture."""
