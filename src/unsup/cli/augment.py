@@ -47,6 +47,7 @@ def main(arguments: Sequence[str]) -> int:
     from unsup.core.storage import write_file
     from unsup.data.load import load_rows
     from unsup.data.sound import SoundForm
+    from unsup.evaluate.views import unit_of
     from unsup.nn.augment import augment, recipe_named
 
     recipe = recipe_named(options.recipe)
@@ -59,7 +60,8 @@ def main(arguments: Sequence[str]) -> int:
     if suffix and not found.event.is_image and options.views > _MOST_WAVES:
         raise InputError(f"a picture of sound has at most {_MOST_WAVES} views; use fewer (--views), or -o FOLDER")
     n = min(options.n, len(found.whole))
-    x = _unit(found.whole.take(torch.arange(n) * len(found.whole) // n).x, found, options.data)
+    chosen_rows = torch.arange(n) * len(found.whole) // n
+    x = unit_of(found.whole.take(chosen_rows).x, found.event, found.form, options.data)
     views = [augment(x, recipe, keyed_generator(options.seed, view)) for view in range(options.views)]
     rows = torch.stack([x, *views], 1)
     if suffix == "":
@@ -103,27 +105,6 @@ def _list() -> int:
     rows = [(recipe.name, recipe.kind if recipe.operations else "any", recipe.summary) for recipe in RECIPES.values()]
     write(*table(("recipe", "for", "operations"), rows))
     return 0
-
-
-def _unit(x: Tensor, found: Examples, name: str) -> Tensor:
-    """Raw images as float32 in [0, 1], and raw sound as float32, full scale ±1.
-
-    Raises:
-        InputError: the data is neither images with an order of levels nor sound, or real images are not in [0, 1].
-    """
-    from unsup.data.sound import SoundForm
-
-    support, event = found.event.uniform, found.event
-    if isinstance(found.form, SoundForm):
-        return found.form.waves(x)
-    is_wave = event.layout == "sequence" and event.is_real
-    if support is None or support.kind == "nominal" or not (event.is_image or is_wave):
-        raise InputError(f"{name} is {event}; augmentation needs images or sound")
-    if support.is_discrete:
-        return ((x.double() - support.low) / (support.levels - 1)).float()
-    if event.is_image and not bool(((x >= 0) & (x <= 1)).all()):
-        raise InputError(f"{name} has real values from {float(x.min()):g} to {float(x.max()):g}; expected [0, 1]")
-    return x.float()
 
 
 def _recordings(rows: Tensor, form: SoundForm, out: Path) -> Iterator[tuple[Path, bytes]]:

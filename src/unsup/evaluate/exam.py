@@ -335,8 +335,13 @@ class Exam(Once):
 
     @functools.cached_property
     def untrained_codes(self) -> tuple[Tensor, Tensor]:
-        """The same by the encoder with random parameters, prepared on the training data, but not trained."""
-        return self._encoded(untrained(self.model, self.bench.data, seed=self.m.seed))
+        """The same by `untrained_model`."""
+        return self._encoded(self.untrained_model)
+
+    @functools.cached_property
+    def untrained_model(self) -> Model:
+        """The encoder with random parameters, prepared on the training data, but not trained."""
+        return untrained(self.model, self.bench.data, seed=self.m.seed)
 
     def _encoded(self, model: Model) -> tuple[Tensor, Tensor]:
         train, test = self.bench.probed

@@ -45,11 +45,13 @@ from unsup.evaluate.neighbours import neighbour_measures, neighbours
 from unsup.evaluate.probe import (
     TEMPERATURE,
     VOTERS,
+    encode_all,
     few_labels,
     majority_share,
     neighbours_vote,
     predict_classes,
     probe,
+    raw_features,
     weighted_vote,
 )
 from unsup.evaluate.quadrature import is_planar
@@ -63,9 +65,10 @@ from unsup.evaluate.samples import (
     jackknife_error,
     kernel_distance,
 )
-from unsup.evaluate.spread import effective_rank, spread, uniformity
+from unsup.evaluate.spread import alignment, effective_rank, spread, uniformity
 from unsup.evaluate.storage import implied_bytes
 from unsup.evaluate.units import bits_by_unit, context_of
+from unsup.evaluate.views import raw_views, reason_against_views
 
 if TYPE_CHECKING:
     from unsup.evaluate.bench import Bench, Measuring
@@ -361,6 +364,25 @@ def _of_spread(key: str, judge: Callable[[Tensor], Estimate | float]) -> Callabl
     return run
 
 
+def _alignment(exam: Exam) -> Figure:
+    """How near the codes of held-out examples are to those of random views of them."""
+    bench = exam.bench
+    held_out, some = bench.probed[1], some_of(len(bench.probed[1]), _SPREAD)
+    x, event = held_out.x[some], bench.data.event
+    views = raw_views(x, event, bench.data.form, bench.data.name or "the data", seed=bench.measuring.seed)
+    given = None if held_out.given is None else held_out.given[some]
+    viewed = Split(views, given=given)
+    own = alignment(exam.codes[1][some], encode_all(exam.model, viewed))
+    floor, untrained_value = None, None
+    if bench.intervals:
+        floor = bench.once("alignment", lambda: alignment(*(raw_features(part, event) for part in (x, views))).value)
+        try:
+            untrained_value = alignment(exam.untrained_codes[1][some], encode_all(exam.untrained_model, viewed)).value
+        except (InputError, OutOfTime):  # the figure itself is there
+            untrained_value = None
+    return make_figure(own, len(x), floor=floor, features=exam.codes[0].shape[1], untrained=untrained_value)
+
+
 def _beside_floors(
     exam: Exam, key: str, judged: Callable[[tuple[Tensor, Tensor]], Estimate | float], n: int, **detail: Any
 ) -> Figure:
@@ -485,6 +507,9 @@ NEEDS: dict[str, Need] = {
                    "the data are not images of one or three channels"),
     "colour": Need("colour pictures", "data", lambda model, data: data.event.is_image and data.event.shape[0] == 3,
                    "the data are not images of three channels"),
+    "views": Need("images or sound", "data",
+                  lambda model, data: reason_against_views(data.event, data.form) is None,
+                  "views are made of images of one or three channels, with an order of levels, and of sound"),
     "modes": Need(f"data whose modes are known ({', '.join(MODES_KNOWN)})", "data",
                   lambda model, data: data.name in MODES_KNOWN,
                   f"the modes of the data are not known, only those of {', '.join(MODES_KNOWN)}"),
@@ -570,6 +595,9 @@ MEASURES: dict[str, Measure] = {row.key: row for row in (
             "", "higher", "features", ("codes", "labels"), _of_labels("nmi", nmi), _SHARE, _RAW),
     Measure("ari", "ARI of clusters", "adjusted Rand index of k-means clusters of the codes and classes; 0 is chance",
             "", "higher", "features", ("codes", "labels"), _of_labels("ari", ari), (-0.5, 1.0), _RAW),
+    Measure("alignment", "alignment", "mean d² of normalised codes of an example and of a random view of it; 0 is "
+            "invariance, 2 no relation",
+            "", None, "features", ("codes", "views"), _alignment, (0.0, 4.0), _RAW, "{:.3f}".format),
     Measure("uniformity", "uniformity", "log mean of exp(−2 d²) over pairs of normalised codes; 0 is collapse, −4 a "
             "uniform sphere",
             "", None, "features", ("codes",), _of_spread("uniformity", uniformity), (-8.0, 0.0), _RAW, "{:.2f}".format),
