@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -134,3 +135,13 @@ def test_a_player_may_have_an_optimizer_of_its_own():
     assert [type(p.optimizer).__name__ for p in found] == ["AdamW", "Adagrad"]
     assert [p.lr for p in found] == [0.1, 0.3]
     assert found[1].optimizer.param_groups[0]["eps"] == 1e-3
+
+
+def test_the_pace_of_a_player_multiplies_the_learning_rate():
+    class Paced(TwoHeads):
+        def objectives(self):
+            first, second = super().objectives()
+            own = replace(second, optimizer={"lr": 0.3}, pace=0.5)
+            return (replace(first, pace=0.25), own)
+
+    assert [p.lr for p in players_of(Paced(real_data().event), Settings(lr=0.1))] == [0.025, 0.15]

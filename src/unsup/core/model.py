@@ -73,6 +73,7 @@ class Objective:
         every: the objective is used in steps divisible by this number.
         optimizer: settings of this player that override those of the run: ``optimizer``, ``lr``, ``betas``, ``eps``,
             ``weight_decay``.
+        pace: factor of the learning rate.
         after: called after every update of this player, including repeats, e.g. to clip weights.
         during: the part of the run in which the player plays, as two shares of its steps; its schedule is that of this
             part. While the length of the run is not known, players with different parts play in turn.
@@ -87,6 +88,7 @@ class Objective:
     repeats: int = 1
     every: int = 1
     optimizer: Mapping[str, Any] = field(default_factory=dict)
+    pace: float = 1.0
     after: Callable[[], None] | None = None
     joins: bool = False
     during: tuple[float, float] = (0.0, 1.0)

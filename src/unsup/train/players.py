@@ -83,7 +83,7 @@ def players_of(model: Model, settings: Settings) -> tuple[Player, ...]:
         name, rates = _rates(objective, settings)
         optimizer = build_optimizer(name, parameters, undecayed.values(), rates)
         loss = torch.compile(objective.loss) if settings.compile else objective.loss
-        found.append(Player(objective, parameters, optimizer, loss, rates.lr))
+        found.append(Player(objective, parameters, optimizer, loss, rates.lr * objective.pace))
     if not found:
         raise InputError(
             f"all parameters of {type(model).__name__} are frozen, so there is nothing to train; "

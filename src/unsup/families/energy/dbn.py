@@ -42,6 +42,7 @@ from unsup.prob import boltzmann
 
 _STARTS = 100  # chains that tell the means of a layer to the one above it
 _SWEEPS = 50  # of these chains
+_PACE = 0.25  # of the learning rate, for all players but the first
 
 
 class DBN(BinaryUnits):
@@ -53,11 +54,12 @@ class DBN(BinaryUnits):
     no gradient and no graph: bits have none.
 
     The run trains one layer after the other, in equal parts, then all of them: the players ``layer-1``, …, each with
-    the learning rate schedule in its own part, and ``up-down``. Until the last layer is reached, the model is the DBN
-    of the layers so far (with one layer, the RBM), also in `log_prob`, `sample` and `encode`. A second training builds
-    the layers again, from the first one. The terms of a layer are those of ``rbm``; those of ``up-down`` are
-    ``generative`` = −Σ log p(h^{l−1} | h^l), ``data`` and ``chains`` of the top RBM and ``recognition`` = −Σ log q of
-    the bits drawn downwards.
+    the learning rate schedule in its own part, and ``up-down``. After the first layer, the learning rate is a quarter
+    of that of the run: these players start from a good model, which large steps make worse. Until the last layer is
+    reached, the model is the DBN of the layers so far (with one layer, the RBM), also in `log_prob`, `sample` and
+    `encode`. A second training builds the layers again, from the first one. The terms of a layer are those of ``rbm``;
+    those of ``up-down`` are ``generative`` = −Σ log p(h^{l−1} | h^l), ``data`` and ``chains`` of the top RBM and
+    ``recognition`` = −Σ log q of the bits drawn downwards.
 
     Args:
         event: binary, of any shape.
@@ -211,6 +213,7 @@ class DBN(BinaryUnits):
                 f"layer-{i + 1}",
                 partial(self.layer_loss, i),
                 tuple(p for p in layer.parameters() if p.requires_grad),
+                pace=_PACE if i else 1.0,
                 during=(ends[i], ends[i + 1]),
             )
             for i, layer in enumerate(self._layers())
@@ -219,7 +222,7 @@ class DBN(BinaryUnits):
             moved = [p for layer in self._layers()[:-1] for p in (layer.weight, layer.visible_bias)]
             moved += [*self._layer(-1).parameters(), *self.recognition.parameters()]
             own = tuple(p for p in moved if p.requires_grad)
-            found.append(Objective("up-down", self.up_down_loss, own, during=(ends[-1], 1.0)))
+            found.append(Objective("up-down", self.up_down_loss, own, pace=_PACE, during=(ends[-1], 1.0)))
         return tuple(found)
 
     def loss(self, batch: Batch, *, generator: Generator | None = None) -> Terms:
