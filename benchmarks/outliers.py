@@ -49,7 +49,7 @@ STEPS = 300  # of models that learn by gradients
 DEFAULT = "unsup outliers"
 MACHINE = (  # of the records
     "AMD EPYC, 2 cores, AVX-512 bf16; 1 thread; numpy 2.4.6, scikit-learn 1.9.1, torch 2.13.0+cpu, pyod 3.0.0; "
-    "2026-11-26"
+    "2026-11-28"
 )
 
 
@@ -117,7 +117,9 @@ METHODS: dict[str, Method] = {
     "made": registered("made"),
     "ebm": registered("ebm"),
     "score-matching": registered("score-matching"),
-    **{name: registered(name) for name in ("planar", "radial", "maf", "iaf", "spline-flow", "cdf-flow")},
+    **{name: registered(name) for name in ("planar", "radial", "maf", "iaf", "spline-flow", "cdf-flow", "sylvester")},
+    **{name: registered(name) for name in ("latent", "vq-vae", "hierarchical-vae", "naf", "rnn", "wavenet")},
+    **{name: registered(name) for name in ("residual-flow", "ffjord")},
 }
 PEERS = ("IsolationForest", "LOF", "OneClassSVM", "ECOD", "COPOD", "KNN", "PyOD's choice")
 

@@ -274,7 +274,7 @@ PRESETS = (
         "paper",
         CIFAR,
         None,
-        "Without a prior of the codes; the codebook is a buffer.",
+        "Without a prior of the codes; the codebook is counted.",
     ),
     Entry(
         "vq-vae-2",

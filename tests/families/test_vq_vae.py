@@ -331,8 +331,8 @@ def test_the_paper_preset_has_the_layers_of_the_paper() -> None:
         )
     shapes = [tuple(m.weight.shape) for m in found.nets.encoder.modules() if hasattr(m, "weight")]
     blocks = [(256, 256, 3, 3), (256, 256, 1, 1)] * 2
-    assert shapes == [(256, 3, 4, 4), (256, 256, 4, 4), *blocks, (64, 256, 1, 1)]
+    assert shapes == [(256, 3, 4, 4), (256, 256, 4, 4), *blocks, (640, 256, 1, 1)]
     back = [tuple(m.weight.shape) for m in found.nets.decoder.modules() if hasattr(m, "weight")]
-    assert back == [(256, 64, 1, 1), *blocks, (256, 256, 4, 4), (256, 6, 4, 4)]
+    assert back == [(256, 640, 1, 1), *blocks, (256, 256, 4, 4), (256, 6, 4, 4)]
     assert found.quantiser.codebook.shape == (512, 64)
-    assert found.latent_event.shape == (1, 8, 8)
+    assert found.latent_event.shape == (10, 8, 8)

@@ -191,6 +191,24 @@ def test_codes_far_from_a_new_encoder_are_restarted_soon_and_not_where_a_code_is
     assert len(found.nearest(z).unique()) == 3
 
 
+def test_codes_restarted_in_one_step_are_at_different_vectors() -> None:
+    """Few vectors and many dead codes: each vector that is drawn takes one code, and the others wait."""
+    z = draws(4, 4, 2)  # 16 vectors for 30 dead codes
+    found = quantiser(32, 2, torch.cat([z.flatten(0, 1)[:2], 1e6 + draws(30, 2, seed=1)]))
+    for step in range(20):
+        found(z, generator=seeded(step))
+        found.update()
+        near = found.codebook[found.codebook.detach().abs().amax(1) < 1e3]
+        assert len(near.unique(dim=0)) == len(near), step
+    assert len(found.nearest(z).unique()) > 12
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e2, 1e4])
+def test_every_point_of_a_codebook_is_its_own_nearest_far_from_the_origin(offset: float) -> None:
+    points = (draws(256, 16) + offset).float()
+    assert torch.equal(nearest(points, points), torch.arange(256))
+
+
 def test_weights_count_examples_as_often() -> None:
     z, codebook = draws(4, 3, 2), draws(3, 2, seed=1)
     one, other = (quantiser(3, 2, codebook, decay=0.0) for _ in range(2))

@@ -172,6 +172,7 @@ class VectorQuantiser(nn.Module):
             self.codebook.copy_(self.sums / smoothed_counts(self.usage, SMOOTHING)[:, None])
         mean = self.usage.mean()
         dead = (self.usage < DEAD * mean) & restart & self._is_free(candidates)
+        dead &= ~self._is_repeated(candidates, dead)
         self.restarted.copy_(dead.sum())
         self.codebook.copy_(torch.where(dead[:, None], candidates, self.codebook))
         self.usage.copy_(torch.where(dead, mean, self.usage))
@@ -182,6 +183,12 @@ class VectorQuantiser(nn.Module):
         """Whether no code is at a vector, ``(K, D)`` → ``(K,)``: of two at one place, either may be the nearest."""
         apart = (z - self.lookup(self.nearest(z))).square().sum(1)
         return apart > _TAKEN * z.var(0, correction=0).sum()
+
+    def _is_repeated(self, z: Tensor, wanted: Tensor) -> Tensor:
+        """Whether a vector is at an earlier one that is ``wanted``: ``(K, D)``, ``(K,)`` → ``(K,)``."""
+        distances = torch.cdist(z, z, compute_mode="donot_use_mm_for_euclid_dist").square()
+        same = (distances <= _TAKEN * z.var(0, correction=0).sum()) & wanted
+        return same.tril(-1).any(1)
 
     @property
     def perplexity(self) -> Tensor:

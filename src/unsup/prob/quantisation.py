@@ -14,7 +14,8 @@ _MOST_DISTANCES = 2**22  # distances at a time: bounds the memory
 def nearest(z: Tensor, codebook: Tensor) -> Tensor:
     """The number of the nearest vector of a codebook, argmin_k ‖z − e_k‖²; the first of equally near ones.
 
-    The distances are ‖e_k‖² − 2 z · e_k, one matrix product; ‖z‖² changes no argmin.
+    The distances are ‖e_k‖² − 2 z · e_k, one matrix product; ‖z‖² changes no argmin. The vector of the codebook
+    next to its mean is the origin, so that vectors far from 0 lose no digits, and whole numbers stay whole.
 
     Args:
         z: vectors ``(…, D)``.
@@ -26,7 +27,9 @@ def nearest(z: Tensor, codebook: Tensor) -> Tensor:
     >>> nearest(torch.tensor([[0.9, 0.0], [0.5, 0.0]]), torch.tensor([[0.0, 0.0], [1.0, 0.0]])).tolist()
     [1, 0]
     """
-    norms, rows = codebook.square().sum(1), z.reshape(-1, z.shape[-1])
+    origin = codebook[(codebook - codebook.mean(0)).square().sum(1).argmin()]
+    codebook = codebook - origin
+    norms, rows = codebook.square().sum(1), z.reshape(-1, z.shape[-1]) - origin
     parts = rows.split(max(1, _MOST_DISTANCES // len(codebook)))
     found = torch.cat([torch.addmm(norms, part, codebook.T, alpha=-2).argmin(1) for part in parts])
     return found.view(z.shape[:-1])

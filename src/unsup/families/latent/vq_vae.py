@@ -89,7 +89,15 @@ class VQVAE(DiscreteCodes):
 
     presets = {
         "tiny": {"codebook_size": 8, "code_dim": 4, "width": 8, "block_width": 4, "blocks": 1, "hidden": (16,)},
-        "paper": {"codebook_size": 512, "code_dim": 64, "width": 256, "block_width": 256, "blocks": 2, "net": "conv"},
+        "paper": {
+            "codebook_size": 512,
+            "code_dim": 64,
+            "codes": 10,
+            "width": 256,
+            "block_width": 256,
+            "blocks": 2,
+            "net": "conv",
+        },
     }
     fit_defaults = {"lr": 1e-3, "batch_size": 64}
     takes_missing = True
