@@ -184,6 +184,45 @@ def test_chunks_of_a_long_sequence_change_nothing(monkeypatch: pytest.MonkeyPatc
         torch.testing.assert_close(one, other, atol=1e-12, rtol=0)
 
 
+@pytest.mark.parametrize("scan", [False, True, None])
+@pytest.mark.parametrize("states", [1, 2, 3])
+@pytest.mark.parametrize("steps", [1, 5, 32, 40, 64, 150])
+def test_one_sequence_has_the_gradient_of_a_batch_and_is_not_changed(
+    steps: int, states: int, scan: bool | None
+) -> None:
+    log_initial, log_transition, log_b = chain(steps, 1, states, scale=3.0)
+    before = log_b.clone()
+    leaves = [t.requires_grad_() for t in (log_initial, log_transition, log_b)]
+
+    def gradients(log_p: Tensor) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(log_p.sum(), leaves, materialize_grads=True)
+
+    slow = hmm.log_forward(*leaves)[-1].logsumexp(-1)
+    fast = hmm.log_prob(*leaves, scan=scan)
+    found = gradients(fast)
+    twice = hmm.log_prob(log_initial, log_transition, log_b.expand(-1, 2, -1), scan=scan) / 2
+    assert torch.equal(log_b, before)
+    torch.testing.assert_close(fast, slow, atol=1e-10, rtol=0)
+    torch.testing.assert_close(hmm.log_prob(*leaves, scan=scan), fast, atol=0, rtol=0)
+    for one, other, both in zip(found, gradients(slow), gradients(twice), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-9, rtol=1e-9)
+        torch.testing.assert_close(one, both, atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize(("batch", "states"), [(1, 1), (1, 3), (3, 1), (3, 3)])
+def test_recursions_leave_their_inputs_as_they_are(batch: int, states: int) -> None:
+    leaves = chain(200, batch, states)
+    before = [t.clone() for t in leaves]
+    for scan in (False, True):
+        for lengths in (None, torch.arange(batch) + 150):
+            hmm.expect(
+                *leaves[:2], lambda i, j: leaves[2][i:j], 200, batch, lambda *_: None, lengths=lengths, scan=scan
+            )
+            hmm.filtered_and_terms(*leaves, lengths=lengths)
+            hmm.best_path(*leaves, lengths=lengths)
+    assert all(torch.equal(own, old) for own, old in zip(leaves, before, strict=True))
+
+
 # --- the model --------------------------------------------------------------------------------------------------------
 
 
@@ -311,6 +350,24 @@ def test_gradient_of_the_likelihood_has_the_expected_counts() -> None:
     levels = sums["emitted_levels"]
     expected = levels - levels.sum(2, keepdim=True) * model.emissions.logits.softmax(2)
     torch.testing.assert_close(model.emissions.logits.grad, expected.detach())
+
+
+def test_gradient_of_one_series_is_that_of_finite_differences() -> None:
+    model = generic(SERIES)
+    x = torch.randn(1, T, 2, dtype=torch.float64, generator=seeded()).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x, *_: model.log_prob(x), (x, model.initial, model.transitions))
+
+
+def test_marginals_of_one_long_sequence_are_those_in_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = generic(Event((200,), Support("nominal", 3), "sequence"))
+    monkeypatch.setattr(hmm, "_CHUNK", 32 * 6)  # a batch of two has chunks of 32 steps, one sequence of 64
+    x, known = torch.randint(3, (1, 200), generator=seeded()), torch.ones(1, 200, dtype=torch.bool)
+    known[0, 10] = False
+    own, both = (next(iter(model.marginals(x.expand(n, -1), known.expand(n, -1))))[2].exp() for n in (1, 2))
+    torch.testing.assert_close(own.expand(2, -1), both, atol=1e-12, rtol=0)
+    each = x.repeat(3, 1)
+    each[:, 10] = torch.arange(3)
+    torch.testing.assert_close(own[0], model.log_prob(each).detach().softmax(0), atol=1e-12, rtol=0)
 
 
 def test_a_model_of_a_long_sequence_does_not_underflow() -> None:

@@ -99,7 +99,9 @@ class Trellis:
                 self.rest = Trellis(log_b[whole:], transition, None if there is None else there[whole:], scan=False)
         relative = self._across(log_b[:whole])
         self.peak = relative.amax(1, keepdim=True)
-        relative -= self.peak
+        # The order of a single sequence or state is the same, so that `relative` is memory of the caller.
+        shared = relative.untyped_storage().data_ptr() == log_b.untyped_storage().data_ptr()
+        relative = relative - self.peak if shared else relative.sub_(self.peak)
         first = relative[0].clone()
         self.b = relative.exp_()
         self.there = None if there is None else self._across(there[:whole, :, None])
@@ -184,7 +186,7 @@ class Trellis:
         return (end if self.tree is None else self.tree.ends(end)).T
 
     def _across(self, x: Tensor) -> Tensor:
-        """``(T, B, K)`` → ``(T / blocks, K, blocks B)``."""
+        """``(T, B, K)`` → ``(T / blocks, K, blocks B)``; a view where the order is the same."""
         steps, batch, each = x.shape
         if batch == 1:  # the copy is faster with two axes
             rows = x.reshape(self.blocks, steps // self.blocks * each).T.contiguous()
