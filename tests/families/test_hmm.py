@@ -300,6 +300,38 @@ def test_posteriors_and_the_best_path_with_gaps_are_those_of_all_paths() -> None
         torch.testing.assert_close(found[:, t, k], posterior[every[:, t] == k].sum(0), atol=1e-10, rtol=0)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_posteriors_and_the_best_path_know_that_a_sequence_has_ended(seed: int) -> None:
+    """The end is a step of all paths, except of a sequence of the greatest length."""
+    event = Event((5,), Support("nominal", 3), "sequence", open=True)
+    model = generic(event, seed)
+    with torch.no_grad():
+        model.emissions.logits[0, 0, -1] -= 4.0  # one state hardly ever ends
+        model.emissions.logits[1, 0, -1] += 2.0
+    end, table = 3, model.emissions.log_table().detach()[:, 0]
+    lengths = torch.tensor([0, 1, 2, 3, 4, 5, 3, 2])
+    x = torch.randint(3, (8, 5), generator=seeded(seed)).to(event.dtype)
+    posterior, path = model.posteriors(x, lengths=lengths), model.states(x, lengths=lengths)
+    assert torch.equal(model.encode(x, lengths=lengths), posterior.flatten(1))
+    for n, length in enumerate(lengths.tolist()):
+        symbols = [*x[n, :length].long().tolist(), end][:5]
+        log_b = torch.stack([table[:, s] for s in symbols])[:, None]
+        every, joint = paths(model.log_initial.detach(), model.log_transition.detach(), log_b)
+        torch.testing.assert_close(
+            model.log_prob(x[n : n + 1], lengths=lengths[n : n + 1]).detach(), joint.logsumexp(0)
+        )
+        expected, weight = torch.zeros(5, K, dtype=torch.float64), joint.softmax(0)[:, 0]
+        for t, k in itertools.product(range(length), range(K)):
+            expected[t, k] = weight[every[:, t] == k].sum()
+        torch.testing.assert_close(posterior[n], expected, atol=1e-12, rtol=0)
+        best = every[joint[:, 0].argmax(), :length].tolist()
+        assert path[n].tolist() == best + [-1] * (5 - length)
+        # Alone, the sequence may be the longest of its batch.
+        alone = {"lengths": lengths[n : n + 1]}
+        torch.testing.assert_close(model.posteriors(x[n : n + 1], **alone)[0], expected, atol=1e-12, rtol=0)
+        assert torch.equal(model.states(x[n : n + 1], **alone)[0], path[n])
+
+
 @pytest.mark.parametrize(
     ("event", "options"),
     [
