@@ -15,6 +15,7 @@ from unsup.core.errors import InputError
 from unsup.core.event import BINARY, REAL
 from unsup.core.model import CodesEntries
 from unsup.families.classical.hmm import HiddenMarkovModel
+from unsup.nn.emissions import MixedGaussians
 from unsup.prob import hmm
 
 K, T = 3, 6
@@ -106,13 +107,17 @@ def test_paths_are_drawn_from_the_posterior() -> None:
 
 
 @pytest.mark.parametrize("steps", [1, 5, 32, 33, 64, 100, 256, 333])
-def test_scan_is_the_sequential_pass(steps: int) -> None:
+@pytest.mark.parametrize("wide", [False, True])
+def test_scan_is_the_sequential_pass(steps: int, wide: bool) -> None:
     log_initial, log_transition, log_b = chain(steps, 3, 4, scale=8.0)
     lengths = torch.tensor([steps, steps // 2, 0])
     there = torch.arange(steps)[:, None] < lengths
     masked = torch.where(there[:, :, None], log_b, 0.0)
     for own, mask in ((log_b, None), (masked, there)):
-        slow, fast = (hmm.Trellis(own, hmm.positive(log_transition), mask, scan=scan) for scan in (False, True))
+        slow, fast = (
+            hmm.Trellis(own, hmm.positive(log_transition), mask, scan=scan, wide=scan and wide)
+            for scan in (False, True)
+        )
         start, end = log_initial.exp().expand(3, -1), torch.ones(3, 4, dtype=torch.float64)
         for one, other in zip(slow.forward(start), fast.forward(start), strict=True):
             torch.testing.assert_close(one, other, atol=1e-10, rtol=1e-10)
@@ -168,6 +173,94 @@ def test_a_long_sequence_does_not_underflow(scan: bool) -> None:
         score = torch.logsumexp(score.unsqueeze(-1) + log_transition, -2) + own
     found = hmm.log_prob(log_initial, log_transition, log_b, scan=scan)
     assert float(found) == pytest.approx(float(score.logsumexp(1)), rel=1e-12)
+
+
+def hostile(
+    steps: int, batch: int, states: int, scale: float, lowest: float, seed: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """log π, log A, log b; 40 % of π and A are ``lowest``, and b of the other states may be e^scale times as large."""
+    log_initial, log_transition, log_b = chain(steps, batch, states, seed=seed)
+    gone = torch.rand(states + 1, states, generator=seeded(seed)) < 0.4
+    gone[0, 0], gone[1:] = False, gone[1:] & ~torch.eye(states, dtype=torch.bool)
+    log_initial, log_transition = (
+        torch.where(own, math.log(lowest), old).log_softmax(-1)
+        for own, old in ((gone[0], log_initial), (gone[1:], log_transition))
+    )
+    return log_initial, log_transition, scale * log_b
+
+
+@pytest.mark.parametrize("scan", [False, True])
+@pytest.mark.parametrize("lowest", [hmm.LOWEST, 1e-200, 1e-101, 1e-100])
+@pytest.mark.parametrize("scale", [30.0, 400.0, 2000.0])
+def test_no_step_underflows(scale: float, lowest: float, scan: bool) -> None:
+    """What is in float64 is what sums in log-space have, however unlikely the only possible states are."""
+    for seed in range(10):
+        log_initial, log_transition, log_b = hostile(70, 3, 4, scale, lowest, seed)
+        lengths = torch.tensor([70, 33, 40])
+        for own in (None, lengths):
+            found = torch.zeros_like(log_b)
+
+            def take(first: int, last: int, posterior: Tensor, found: Tensor = found) -> None:
+                found[first:last] = posterior
+
+            def emissions(first: int, last: int, log_b: Tensor = log_b) -> Tensor:
+                return log_b[first:last]
+
+            sums = hmm.expect(log_initial, log_transition, emissions, 70, 3, take, lengths=own, scan=scan)
+            initial, pairs = torch.zeros(4, dtype=torch.float64), torch.zeros(4, 4, dtype=torch.float64)
+            for n, length in enumerate([70, 70, 70] if own is None else own.tolist()):
+                each = log_b[:length, n : n + 1]
+                forward, backward = (
+                    hmm.log_forward(log_initial, log_transition, each),
+                    hmm.log_backward(log_transition, each),
+                )
+                log_p = forward[-1].logsumexp(-1)
+                tolerance = 1e-13 * float(each.abs().sum())
+                torch.testing.assert_close(sums.log_prob[n : n + 1], log_p, atol=tolerance, rtol=0)
+                posterior = (forward + backward - log_p).exp()
+                torch.testing.assert_close(found[:length, n], posterior[:, 0], atol=1e-8, rtol=0)
+                assert not found[length:, n].any()
+                ahead = (each + backward)[1:].unsqueeze(-2)
+                pairs += (forward[:-1].unsqueeze(-1) + log_transition + ahead - log_p).exp().sum((0, 1))
+                initial += posterior[0, 0]
+            torch.testing.assert_close(sums.initial, initial, atol=1e-8, rtol=0)
+            torch.testing.assert_close(sums.transitions, pairs, atol=1e-7, rtol=0)
+
+
+@pytest.mark.parametrize("scan", [False, True])
+@pytest.mark.parametrize("at", [0, 31, 40, 63])
+def test_every_probability_of_a_prediction_is_precise(at: int, scan: bool) -> None:
+    """One step is unlikely in the state that cannot be left, by 0 to 2,000 nats, one sequence each."""
+    nats = torch.arange(0, 2000, 5, dtype=torch.float64)
+    transition = torch.eye(2, dtype=torch.float64).clamp(min=hmm.LOWEST)
+    log_initial, log_transition = transition[0].log(), transition.log()
+    log_b = torch.zeros(64, len(nats), 2, dtype=torch.float64)
+    log_b[at, :, 0] = -nats
+    trellis = hmm.Trellis(log_b, transition, scan=scan)
+    filtered, terms, _ = trellis.forward(transition[0].expand(len(nats), -1))
+    d = trellis.backward(transition[0].expand(len(nats), -1))
+
+    def ahead(x: Tensor) -> Tensor:
+        return (x.unsqueeze(-1) + log_transition).logsumexp(-2).log_softmax(-1)
+
+    forward = hmm.log_forward(log_initial, log_transition, log_b)
+    torch.testing.assert_close(terms.sum(0), forward[-1].logsumexp(-1), atol=1e-10, rtol=0)
+    torch.testing.assert_close((filtered @ transition).log().log_softmax(-1), ahead(forward), atol=1e-10, rtol=0)
+    # The chain is the same backwards in time.
+    backward = hmm.log_forward(log_initial, log_transition, torch.cat([torch.zeros_like(log_b[:1]), log_b.flip(0)]))
+    torch.testing.assert_close((d @ transition).log().log_softmax(-1), ahead(backward[1:].flip(0)), atol=1e-10, rtol=0)
+
+
+def test_an_impossible_first_state_is_one_of_the_lowest_probability() -> None:
+    _, log_transition, log_b = chain(5, 3, 2)
+    log_b[0] += torch.tensor([[0.0, 0.0], [0.0, 600.0], [0.0, 2000.0]])
+    log_initial = torch.tensor([0.0, -math.inf], dtype=torch.float64)
+    forward = hmm.log_forward(hmm.floored(log_initial), log_transition, log_b)
+    found = hmm.log_prob(log_initial, log_transition, log_b)
+    torch.testing.assert_close(found, forward[-1].logsumexp(-1), atol=1e-10, rtol=0)
+    path, reached = hmm.best_path(log_initial, log_transition, log_b)
+    assert path[0].tolist() == [0, 0, 1]
+    assert bool((reached <= found).all())
 
 
 def test_chunks_of_a_long_sequence_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -411,6 +504,30 @@ def test_a_model_of_a_long_sequence_does_not_underflow() -> None:
     assert log_p == pytest.approx(float(model.log_conditionals(x).sum()), rel=1e-10)
     torch.testing.assert_close(model.posteriors(x).sum(2), torch.ones(1, 20_000, dtype=torch.float64))
     assert int(model.states(x).min()) >= 0
+
+
+def test_an_outlier_does_not_end_a_state_that_cannot_be_left() -> None:
+    """The fourth step is that of the other state, by more than e^745."""
+    model = generic(Event((T,), REAL, "sequence"), states=2, transition_prior=0.0)
+    assert isinstance(model.emissions, MixedGaussians)
+    with torch.no_grad():
+        model.initial.zero_()
+        model.transitions.copy_((torch.eye(2) + hmm.LOWEST).double().log())
+        model.emissions.gaussians.means.copy_(torch.tensor([[0.0], [8.0]]))
+        model.emissions.gaussians.log_diagonal.fill_(math.log(5.0))
+    x = torch.tensor([[0.0, 0.0, 0.0, 8.0, 0.0, 0.0]])
+    log_b = model.emissions.log_prob(x.double().view(T, 1)).view(T, 1, 2)
+    assert float(log_b.detach()[3, 0].diff()) > 745
+    every, joint = paths(model.log_initial.detach(), hmm.floored(model.log_transition.detach()), log_b.detach())
+    log_p = joint.logsumexp(0)
+    torch.testing.assert_close(model.log_prob(x).detach(), log_p)
+    torch.testing.assert_close(model.log_conditionals(x).sum(1), log_p)
+    torch.testing.assert_close(model.statistics(Batch(x))["log_prob"], log_p[0])
+    posterior = joint.softmax(0)[:, 0]
+    expected = torch.stack([posterior[every[:, t] == 1].sum() for t in range(T)])
+    torch.testing.assert_close(model.posteriors(x)[0, :, 1], expected, atol=1e-12, rtol=0)
+    assert torch.equal(model.states(x)[0], every[joint.argmax(0)[0]])
+    assert torch.equal(model.states(x), model.posteriors(x).argmax(2))
 
 
 def test_a_dead_state_keeps_its_row() -> None:

@@ -196,7 +196,7 @@ class HiddenMarkovModel(Counting, HasLengths, SamplesAnyLength, KnowsMarginals, 
         seen = _Seen(self, x, self._lengths_of(x, lengths))
         log_b = seen.log_b(0, seen.steps)
         filtered, _ = hmm.filtered_and_terms(self.log_initial, self.log_transition, log_b, lengths=seen.lengths)
-        first = self.log_initial.exp().expand(1, len(x), -1)
+        first = hmm.positive(self.log_initial).expand(1, len(x), -1)
         weights = torch.cat([first, (filtered @ hmm.positive(self.log_transition))[:-1]]).log()  # log p(z_t | x_<t)
         each = self.emissions.log_each(seen.frames(0, seen.steps)).view(seen.steps, len(x), self.each, self.count)
         beginnings = (weights.unsqueeze(2) + each.cumsum(2)).logsumexp(3)
@@ -459,7 +459,7 @@ class HiddenMarkovModel(Counting, HasLengths, SamplesAnyLength, KnowsMarginals, 
     def visit(self, n: int, choose: ChooseEntry, *, gaps: Tensor | None = None, given: Tensor | None = None) -> None:
         """p(x_d | x_<d) = Σ_k w_k p(x_d | entries of the step before it, k), with the weights w_k ∝ p(k, x_<d)."""
         log_transition = hmm.positive(self.log_transition).log()
-        weights = self.log_initial.expand(n, -1)
+        weights = hmm.floored(self.log_initial).expand(n, -1)
         missing = None if gaps is None else gaps.view(n, self.event.shape[0], self.each)
         for step in in_steps(range(self.event.shape[0])):
             turn = self.emissions.in_turn(n, None if missing is None else missing[:, step])
