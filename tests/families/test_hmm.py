@@ -15,6 +15,7 @@ from unsup.core.errors import InputError
 from unsup.core.event import BINARY, REAL
 from unsup.core.model import CodesEntries
 from unsup.families.classical.hmm import HiddenMarkovModel
+from unsup.nn.emissions import MixedGaussians
 from unsup.prob import hmm
 
 K, T = 3, 6
@@ -106,13 +107,17 @@ def test_paths_are_drawn_from_the_posterior() -> None:
 
 
 @pytest.mark.parametrize("steps", [1, 5, 32, 33, 64, 100, 256, 333])
-def test_scan_is_the_sequential_pass(steps: int) -> None:
+@pytest.mark.parametrize("wide", [False, True])
+def test_scan_is_the_sequential_pass(steps: int, wide: bool) -> None:
     log_initial, log_transition, log_b = chain(steps, 3, 4, scale=8.0)
     lengths = torch.tensor([steps, steps // 2, 0])
     there = torch.arange(steps)[:, None] < lengths
     masked = torch.where(there[:, :, None], log_b, 0.0)
     for own, mask in ((log_b, None), (masked, there)):
-        slow, fast = (hmm.Trellis(own, hmm.positive(log_transition), mask, scan=scan) for scan in (False, True))
+        slow, fast = (
+            hmm.Trellis(own, hmm.positive(log_transition), mask, scan=scan, wide=scan and wide)
+            for scan in (False, True)
+        )
         start, end = log_initial.exp().expand(3, -1), torch.ones(3, 4, dtype=torch.float64)
         for one, other in zip(slow.forward(start), fast.forward(start), strict=True):
             torch.testing.assert_close(one, other, atol=1e-10, rtol=1e-10)
@@ -170,6 +175,94 @@ def test_a_long_sequence_does_not_underflow(scan: bool) -> None:
     assert float(found) == pytest.approx(float(score.logsumexp(1)), rel=1e-12)
 
 
+def hostile(
+    steps: int, batch: int, states: int, scale: float, lowest: float, seed: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """log π, log A, log b; 40 % of π and A are ``lowest``, and b of the other states may be e^scale times as large."""
+    log_initial, log_transition, log_b = chain(steps, batch, states, seed=seed)
+    gone = torch.rand(states + 1, states, generator=seeded(seed)) < 0.4
+    gone[0, 0], gone[1:] = False, gone[1:] & ~torch.eye(states, dtype=torch.bool)
+    log_initial, log_transition = (
+        torch.where(own, math.log(lowest), old).log_softmax(-1)
+        for own, old in ((gone[0], log_initial), (gone[1:], log_transition))
+    )
+    return log_initial, log_transition, scale * log_b
+
+
+@pytest.mark.parametrize("scan", [False, True])
+@pytest.mark.parametrize("lowest", [hmm.LOWEST, 1e-200, 1e-101, 1e-100])
+@pytest.mark.parametrize("scale", [30.0, 400.0, 2000.0])
+def test_no_step_underflows(scale: float, lowest: float, scan: bool) -> None:
+    """What is in float64 is what sums in log-space have, however unlikely the only possible states are."""
+    for seed in range(10):
+        log_initial, log_transition, log_b = hostile(70, 3, 4, scale, lowest, seed)
+        lengths = torch.tensor([70, 33, 40])
+        for own in (None, lengths):
+            found = torch.zeros_like(log_b)
+
+            def take(first: int, last: int, posterior: Tensor, found: Tensor = found) -> None:
+                found[first:last] = posterior
+
+            def emissions(first: int, last: int, log_b: Tensor = log_b) -> Tensor:
+                return log_b[first:last]
+
+            sums = hmm.expect(log_initial, log_transition, emissions, 70, 3, take, lengths=own, scan=scan)
+            initial, pairs = torch.zeros(4, dtype=torch.float64), torch.zeros(4, 4, dtype=torch.float64)
+            for n, length in enumerate([70, 70, 70] if own is None else own.tolist()):
+                each = log_b[:length, n : n + 1]
+                forward, backward = (
+                    hmm.log_forward(log_initial, log_transition, each),
+                    hmm.log_backward(log_transition, each),
+                )
+                log_p = forward[-1].logsumexp(-1)
+                tolerance = 1e-13 * float(each.abs().sum())
+                torch.testing.assert_close(sums.log_prob[n : n + 1], log_p, atol=tolerance, rtol=0)
+                posterior = (forward + backward - log_p).exp()
+                torch.testing.assert_close(found[:length, n], posterior[:, 0], atol=1e-8, rtol=0)
+                assert not found[length:, n].any()
+                ahead = (each + backward)[1:].unsqueeze(-2)
+                pairs += (forward[:-1].unsqueeze(-1) + log_transition + ahead - log_p).exp().sum((0, 1))
+                initial += posterior[0, 0]
+            torch.testing.assert_close(sums.initial, initial, atol=1e-8, rtol=0)
+            torch.testing.assert_close(sums.transitions, pairs, atol=1e-7, rtol=0)
+
+
+@pytest.mark.parametrize("scan", [False, True])
+@pytest.mark.parametrize("at", [0, 31, 40, 63])
+def test_every_probability_of_a_prediction_is_precise(at: int, scan: bool) -> None:
+    """One step is unlikely in the state that cannot be left, by 0 to 2,000 nats, one sequence each."""
+    nats = torch.arange(0, 2000, 5, dtype=torch.float64)
+    transition = torch.eye(2, dtype=torch.float64).clamp(min=hmm.LOWEST)
+    log_initial, log_transition = transition[0].log(), transition.log()
+    log_b = torch.zeros(64, len(nats), 2, dtype=torch.float64)
+    log_b[at, :, 0] = -nats
+    trellis = hmm.Trellis(log_b, transition, scan=scan)
+    filtered, terms, _ = trellis.forward(transition[0].expand(len(nats), -1))
+    d = trellis.backward(transition[0].expand(len(nats), -1))
+
+    def ahead(x: Tensor) -> Tensor:
+        return (x.unsqueeze(-1) + log_transition).logsumexp(-2).log_softmax(-1)
+
+    forward = hmm.log_forward(log_initial, log_transition, log_b)
+    torch.testing.assert_close(terms.sum(0), forward[-1].logsumexp(-1), atol=1e-10, rtol=0)
+    torch.testing.assert_close((filtered @ transition).log().log_softmax(-1), ahead(forward), atol=1e-10, rtol=0)
+    # The chain is the same backwards in time.
+    backward = hmm.log_forward(log_initial, log_transition, torch.cat([torch.zeros_like(log_b[:1]), log_b.flip(0)]))
+    torch.testing.assert_close((d @ transition).log().log_softmax(-1), ahead(backward[1:].flip(0)), atol=1e-10, rtol=0)
+
+
+def test_an_impossible_first_state_is_one_of_the_lowest_probability() -> None:
+    _, log_transition, log_b = chain(5, 3, 2)
+    log_b[0] += torch.tensor([[0.0, 0.0], [0.0, 600.0], [0.0, 2000.0]])
+    log_initial = torch.tensor([0.0, -math.inf], dtype=torch.float64)
+    forward = hmm.log_forward(hmm.floored(log_initial), log_transition, log_b)
+    found = hmm.log_prob(log_initial, log_transition, log_b)
+    torch.testing.assert_close(found, forward[-1].logsumexp(-1), atol=1e-10, rtol=0)
+    path, reached = hmm.best_path(log_initial, log_transition, log_b)
+    assert path[0].tolist() == [0, 0, 1]
+    assert bool((reached <= found).all())
+
+
 def test_chunks_of_a_long_sequence_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     leaves, lengths = chain(70, 3, 2), torch.tensor([70, 40, 33])
 
@@ -182,6 +275,45 @@ def test_chunks_of_a_long_sequence_change_nothing(monkeypatch: pytest.MonkeyPatc
     assert hmm.chunk_length(3, 2) == 32
     for one, other in zip(whole, counts(), strict=True):
         torch.testing.assert_close(one, other, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("scan", [False, True, None])
+@pytest.mark.parametrize("states", [1, 2, 3])
+@pytest.mark.parametrize("steps", [1, 5, 32, 40, 64, 150])
+def test_one_sequence_has_the_gradient_of_a_batch_and_is_not_changed(
+    steps: int, states: int, scan: bool | None
+) -> None:
+    log_initial, log_transition, log_b = chain(steps, 1, states, scale=3.0)
+    before = log_b.clone()
+    leaves = [t.requires_grad_() for t in (log_initial, log_transition, log_b)]
+
+    def gradients(log_p: Tensor) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(log_p.sum(), leaves, materialize_grads=True)
+
+    slow = hmm.log_forward(*leaves)[-1].logsumexp(-1)
+    fast = hmm.log_prob(*leaves, scan=scan)
+    found = gradients(fast)
+    twice = hmm.log_prob(log_initial, log_transition, log_b.expand(-1, 2, -1), scan=scan) / 2
+    assert torch.equal(log_b, before)
+    torch.testing.assert_close(fast, slow, atol=1e-10, rtol=0)
+    torch.testing.assert_close(hmm.log_prob(*leaves, scan=scan), fast, atol=0, rtol=0)
+    for one, other, both in zip(found, gradients(slow), gradients(twice), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-9, rtol=1e-9)
+        torch.testing.assert_close(one, both, atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize(("batch", "states"), [(1, 1), (1, 3), (3, 1), (3, 3)])
+def test_recursions_leave_their_inputs_as_they_are(batch: int, states: int) -> None:
+    leaves = chain(200, batch, states)
+    before = [t.clone() for t in leaves]
+    for scan in (False, True):
+        for lengths in (None, torch.arange(batch) + 150):
+            hmm.expect(
+                *leaves[:2], lambda i, j: leaves[2][i:j], 200, batch, lambda *_: None, lengths=lengths, scan=scan
+            )
+            hmm.filtered_and_terms(*leaves, lengths=lengths)
+            hmm.best_path(*leaves, lengths=lengths)
+    assert all(torch.equal(own, old) for own, old in zip(leaves, before, strict=True))
 
 
 # --- the model --------------------------------------------------------------------------------------------------------
@@ -261,6 +393,38 @@ def test_posteriors_and_the_best_path_with_gaps_are_those_of_all_paths() -> None
         torch.testing.assert_close(found[:, t, k], posterior[every[:, t] == k].sum(0), atol=1e-10, rtol=0)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_posteriors_and_the_best_path_know_that_a_sequence_has_ended(seed: int) -> None:
+    """The end is a step of all paths, except of a sequence of the greatest length."""
+    event = Event((5,), Support("nominal", 3), "sequence", open=True)
+    model = generic(event, seed)
+    with torch.no_grad():
+        model.emissions.logits[0, 0, -1] -= 4.0  # one state hardly ever ends
+        model.emissions.logits[1, 0, -1] += 2.0
+    end, table = 3, model.emissions.log_table().detach()[:, 0]
+    lengths = torch.tensor([0, 1, 2, 3, 4, 5, 3, 2])
+    x = torch.randint(3, (8, 5), generator=seeded(seed)).to(event.dtype)
+    posterior, path = model.posteriors(x, lengths=lengths), model.states(x, lengths=lengths)
+    assert torch.equal(model.encode(x, lengths=lengths), posterior.flatten(1))
+    for n, length in enumerate(lengths.tolist()):
+        symbols = [*x[n, :length].long().tolist(), end][:5]
+        log_b = torch.stack([table[:, s] for s in symbols])[:, None]
+        every, joint = paths(model.log_initial.detach(), model.log_transition.detach(), log_b)
+        torch.testing.assert_close(
+            model.log_prob(x[n : n + 1], lengths=lengths[n : n + 1]).detach(), joint.logsumexp(0)
+        )
+        expected, weight = torch.zeros(5, K, dtype=torch.float64), joint.softmax(0)[:, 0]
+        for t, k in itertools.product(range(length), range(K)):
+            expected[t, k] = weight[every[:, t] == k].sum()
+        torch.testing.assert_close(posterior[n], expected, atol=1e-12, rtol=0)
+        best = every[joint[:, 0].argmax(), :length].tolist()
+        assert path[n].tolist() == best + [-1] * (5 - length)
+        # Alone, the sequence may be the longest of its batch.
+        alone = {"lengths": lengths[n : n + 1]}
+        torch.testing.assert_close(model.posteriors(x[n : n + 1], **alone)[0], expected, atol=1e-12, rtol=0)
+        assert torch.equal(model.states(x[n : n + 1], **alone)[0], path[n])
+
+
 @pytest.mark.parametrize(
     ("event", "options"),
     [
@@ -313,6 +477,24 @@ def test_gradient_of_the_likelihood_has_the_expected_counts() -> None:
     torch.testing.assert_close(model.emissions.logits.grad, expected.detach())
 
 
+def test_gradient_of_one_series_is_that_of_finite_differences() -> None:
+    model = generic(SERIES)
+    x = torch.randn(1, T, 2, dtype=torch.float64, generator=seeded()).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x, *_: model.log_prob(x), (x, model.initial, model.transitions))
+
+
+def test_marginals_of_one_long_sequence_are_those_in_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = generic(Event((200,), Support("nominal", 3), "sequence"))
+    monkeypatch.setattr(hmm, "_CHUNK", 32 * 6)  # a batch of two has chunks of 32 steps, one sequence of 64
+    x, known = torch.randint(3, (1, 200), generator=seeded()), torch.ones(1, 200, dtype=torch.bool)
+    known[0, 10] = False
+    own, both = (next(iter(model.marginals(x.expand(n, -1), known.expand(n, -1))))[2].exp() for n in (1, 2))
+    torch.testing.assert_close(own.expand(2, -1), both, atol=1e-12, rtol=0)
+    each = x.repeat(3, 1)
+    each[:, 10] = torch.arange(3)
+    torch.testing.assert_close(own[0], model.log_prob(each).detach().softmax(0), atol=1e-12, rtol=0)
+
+
 def test_a_model_of_a_long_sequence_does_not_underflow() -> None:
     """20,000 steps: the parts of all entries sum to log p, and posteriors at every step to one."""
     model = generic(Event((20_000,), Support("nominal", 4), "sequence"))
@@ -322,6 +504,30 @@ def test_a_model_of_a_long_sequence_does_not_underflow() -> None:
     assert log_p == pytest.approx(float(model.log_conditionals(x).sum()), rel=1e-10)
     torch.testing.assert_close(model.posteriors(x).sum(2), torch.ones(1, 20_000, dtype=torch.float64))
     assert int(model.states(x).min()) >= 0
+
+
+def test_an_outlier_does_not_end_a_state_that_cannot_be_left() -> None:
+    """The fourth step is that of the other state, by more than e^745."""
+    model = generic(Event((T,), REAL, "sequence"), states=2, transition_prior=0.0)
+    assert isinstance(model.emissions, MixedGaussians)
+    with torch.no_grad():
+        model.initial.zero_()
+        model.transitions.copy_((torch.eye(2) + hmm.LOWEST).double().log())
+        model.emissions.gaussians.means.copy_(torch.tensor([[0.0], [8.0]]))
+        model.emissions.gaussians.log_diagonal.fill_(math.log(5.0))
+    x = torch.tensor([[0.0, 0.0, 0.0, 8.0, 0.0, 0.0]])
+    log_b = model.emissions.log_prob(x.double().view(T, 1)).view(T, 1, 2)
+    assert float(log_b.detach()[3, 0].diff()) > 745
+    every, joint = paths(model.log_initial.detach(), hmm.floored(model.log_transition.detach()), log_b.detach())
+    log_p = joint.logsumexp(0)
+    torch.testing.assert_close(model.log_prob(x).detach(), log_p)
+    torch.testing.assert_close(model.log_conditionals(x).sum(1), log_p)
+    torch.testing.assert_close(model.statistics(Batch(x))["log_prob"], log_p[0])
+    posterior = joint.softmax(0)[:, 0]
+    expected = torch.stack([posterior[every[:, t] == 1].sum() for t in range(T)])
+    torch.testing.assert_close(model.posteriors(x)[0, :, 1], expected, atol=1e-12, rtol=0)
+    assert torch.equal(model.states(x)[0], every[joint.argmax(0)[0]])
+    assert torch.equal(model.states(x), model.posteriors(x).argmax(2))
 
 
 def test_a_dead_state_keeps_its_row() -> None:

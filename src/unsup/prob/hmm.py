@@ -7,14 +7,19 @@ every step,
     f_t ∝ p_t · b_t,      p_{t+1} = f_t A,      log p(x) = Σ_t log Σ_k p_t(k) b_t(k);
     d_t ∝ b_t · (A d_{t+1}),      p(z_t | x) ∝ f_t · (A d_{t+1}),      p(z_t, z_{t+1} | x) ∝ f_t(i) A_ij d_{t+1}(j)
 
-(Rabiner 1989, https://doi.org/10.1109/5.18626). No step underflows, since b is relative to its largest value and A has
-no zeros. A few long sequences are computed by an associative scan: the products of diag(b_t) A over blocks of steps are
+(Rabiner 1989, https://doi.org/10.1109/5.18626). b is relative to its largest value, and π and A are at least 1e-300.
+No step underflows: with small π or A, p_t and A d_{t+1} are kept times `LIFT`, and multiplied by √b twice. The largest
+product is then about 1 or more, so that one that underflows is less than 1e-323 of it, which no later step can make up
+for: all states have at least 1e-300 of the next prediction.
+
+A few long sequences are computed by an associative scan: the products of diag(b_t) A over blocks of steps are
 combined in a tree (Blelloch 1990, https://www.cs.cmu.edu/~guyb/papers/Ble93.pdf), so that the number of operations in
 sequence is O(log T). Rows of these products have a scale each.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -24,7 +29,10 @@ from torch import Generator, Tensor
 from unsup.core import random
 
 LOWEST = 1e-300
-"""Probability of a transition that is impossible."""
+"""Probability of a transition, or of a first state, that is impossible."""
+LIFT = 2.0**996
+"""About 1 / `LOWEST`; a power of two, so that it rounds nothing."""
+_WIDE = 1e-100  # products of two probabilities above, and of sixteen digits, are in the range of float64
 BLOCK = 32
 """Steps of a block of the scan, which are computed one after the other."""
 _SCAN_FROM = 128  # steps
@@ -40,6 +48,11 @@ def is_scanned(steps: int, batch: int, states: int) -> bool:
 def chunk_length(batch: int, states: int) -> int:
     """Steps at a time, so that memory is bounded."""
     return max(BLOCK, _CHUNK // max(1, batch * states))
+
+
+def is_wide(initial: Tensor, transition: Tensor) -> bool:
+    """Whether products of probabilities may exceed the range of float64, unless they are lifted."""
+    return bool(torch.minimum(initial.min(), transition.min()) < _WIDE)
 
 
 # --- references: log-space, one step after the other ------------------------------------------------------------------
@@ -83,30 +96,42 @@ class Trellis:
         transition: A, ``(K, K)``, without zeros.
         there: which steps are not padding, ``(T, B)``; None if all are.
         scan: whether to use the scan; None: where it is faster.
+        wide: `is_wide` of π and A. If so, ``lift`` is `LIFT`, and the transition and predictions are times it.
     """
 
     def __init__(
-        self, log_b: Tensor, transition: Tensor, there: Tensor | None = None, *, scan: bool | None = None
+        self,
+        log_b: Tensor,
+        transition: Tensor,
+        there: Tensor | None = None,
+        *,
+        scan: bool | None = None,
+        wide: bool = True,
     ) -> None:
         self.steps, self.batch, self.states = log_b.shape
-        self.transition, self.across = transition, transition.T.contiguous()
+        self.wide, self.lift = wide, LIFT if wide else 1.0
+        self.transition = transition * self.lift
+        self.across = self.transition.T.contiguous()
         self.rest: Trellis | None = None  # the last steps, which fill no block
         self.blocks, whole = 1, self.steps
         if self.steps >= BLOCK and (scan if scan is not None else is_scanned(*log_b.shape)):
             self.blocks = self.steps // BLOCK
             whole = self.blocks * BLOCK
             if whole < self.steps:
-                self.rest = Trellis(log_b[whole:], transition, None if there is None else there[whole:], scan=False)
+                ahead = None if there is None else there[whole:]
+                self.rest = Trellis(log_b[whole:], transition, ahead, scan=False, wide=wide)
         relative = self._across(log_b[:whole])
         self.peak = relative.amax(1, keepdim=True)
-        relative -= self.peak
+        # The order of a single sequence or state is the same, so that `relative` is memory of the caller.
+        shared = relative.untyped_storage().data_ptr() == log_b.untyped_storage().data_ptr()
+        relative = relative - self.peak if shared else relative.sub_(self.peak)
         first = relative[0].clone()
-        self.b = relative.exp_()
+        self.b = (relative.mul_(0.5) if wide else relative).exp_()  # b, or √b
         self.there = None if there is None else self._across(there[:whole, :, None])
         self.filtered = self.b
         self.tree: _Tree | None = None
         if self.blocks > 1:
-            self.tree = _Tree(*_products(first, self.b, self.across, self.there), self.blocks)
+            self.tree = _Tree(*self._products(first), self.blocks)
 
     def forward(self, start: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """From the prediction of the first step ``(B, K)``.
@@ -125,8 +150,9 @@ class Trellis:
     def filter(self, start: Tensor) -> tuple[Tensor, Tensor]:
         """`forward` without the first result, which is kept for `smooth`."""
         starts = start if self.tree is None else self.tree.starts(start)
-        self.filtered, totals, ends = _forward_steps(starts.T, self.b, self.across, self.there)
-        terms, end = self._in_order(totals.log_() + self.peak).squeeze(2), ends[:, -self.batch :].T
+        self.filtered, totals, ends = self._forward_steps(starts.T * self.lift)
+        terms = self._in_order(totals.div_(self.lift).log_() + self.peak).squeeze(2)
+        end = ends[:, -self.batch :].T / self.lift
         if self.rest is None:
             return terms, end
         more, end = self.rest.filter(end)
@@ -135,7 +161,7 @@ class Trellis:
     def backward(self, end: Tensor) -> Tensor:
         """From d of the step after the last, ``(B, K)``: d_t up to a factor, ``(T, B, K)``; for padding, of its end."""
         others = None if self.rest is None else self.rest.backward(end)
-        found = self._in_order(_backward_steps(self._ends(end if others is None else others[0]), self))
+        found = self._in_order(self._backward_steps(self._ends(end if others is None else others[0])))
         return found if others is None else torch.cat([found, others])
 
     def smooth(self, end: Tensor, weight: Tensor | None, follows: Tensor | None, *, last: bool) -> Smoothed:
@@ -149,7 +175,7 @@ class Trellis:
 
         Returns:
             p(z_t | x) times the weight, 0 for padding: ``(T, B, K)``; Σ_t f_t(i) d_{t+1}(j), scaled so that it is the
-            expected number of pairs of states over A, ``(K, K)``; and d of the first step, ``(B, K)``.
+            expected number of pairs of states over ``transition``, ``(K, K)``; and d of the first step, ``(B, K)``.
         """
         whole = len(self.b) * self.blocks
         others = None
@@ -162,7 +188,7 @@ class Trellis:
         posterior = torch.empty_like(self.b)
 
         def take(t: int, beyond: Tensor, ahead: Tensor) -> None:
-            """``beyond`` is d_{t+1} and ``ahead`` A d_{t+1}, ``(K, N)``."""
+            """``beyond`` is d_{t+1}, and ``ahead`` A d_{t+1} times ``lift``, ``(K, N)``."""
             own = torch.mul(ahead, self.filtered[t], out=posterior[t])
             scale = own.sum(0, keepdim=True).reciprocal_()
             if each is not None:
@@ -174,7 +200,7 @@ class Trellis:
             pairs.addmm_(joins, beyond.T)
             own *= scale if self.there is None else torch.where(self.there[t], scale, 0.0)
 
-        before = _backward_steps(self._ends(end), self, take)[0, :, : self.batch].T
+        before = self._backward_steps(self._ends(end), take)[0, :, : self.batch].T
         found = self._in_order(posterior)
         if others is None:
             return Smoothed(found, pairs, before)
@@ -184,7 +210,7 @@ class Trellis:
         return (end if self.tree is None else self.tree.ends(end)).T
 
     def _across(self, x: Tensor) -> Tensor:
-        """``(T, B, K)`` → ``(T / blocks, K, blocks B)``."""
+        """``(T, B, K)`` → ``(T / blocks, K, blocks B)``; a view where the order is the same."""
         steps, batch, each = x.shape
         if batch == 1:  # the copy is faster with two axes
             rows = x.reshape(self.blocks, steps // self.blocks * each).T.contiguous()
@@ -200,63 +226,67 @@ class Trellis:
             .reshape(steps * self.blocks, self.batch, each)
         )
 
+    def _forward_steps(self, start: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """f of all steps, the sums p_t · b_t, and the last prediction; sums and predictions times ``lift``."""
+        b, there = self.b, self.there
+        filtered, totals = torch.empty_like(b), b.new_empty(len(b), 1, b.shape[2])
+        for t, (own, total) in enumerate(zip(filtered, totals, strict=True)):
+            torch.mul(start, b[t], out=own)
+            if self.wide:
+                own.mul_(b[t])
+            torch.sum(own, 0, keepdim=True, out=total)
+            own.div_(total)
+            step = self.across @ own
+            start = step if there is None else torch.where(there[t], step, start)
+        return filtered, totals, start
 
-def _forward_steps(start: Tensor, b: Tensor, across: Tensor, there: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    filtered, totals = torch.empty_like(b), b.new_empty(len(b), 1, b.shape[2])
-    for t, (own, total) in enumerate(zip(filtered, totals, strict=True)):
-        torch.mul(start, b[t], out=own)
-        torch.sum(own, 0, keepdim=True, out=total)
-        own.div_(total)
-        step = across @ own
-        start = step if there is None else torch.where(there[t], step, start)
-    return filtered, totals, start
+    def _backward_steps(self, end: Tensor, take: Callable[[int, Tensor, Tensor], None] | None = None) -> Tensor:
+        """d of all steps, ``(T, K, N)``; ``take`` gets d_{t+1} and A d_{t+1} times ``lift`` of every step t."""
+        found = torch.empty_like(self.b)
+        for t in range(len(self.b) - 1, -1, -1):
+            ahead = self.transition @ end
+            if take is not None:
+                take(t, end, ahead)
+            step = torch.mul(ahead, self.b[t], out=found[t])
+            if self.wide:
+                step.mul_(self.b[t])
+            step.div_(step.amax(0, keepdim=True))
+            if self.there is not None:
+                step.copy_(torch.where(self.there[t], step, end))
+            end = step
+        return found
 
+    def _products(self, first: Tensor) -> tuple[Tensor, Tensor]:
+        """Π_t diag(b_t) A over the steps of each block, as e^(log-scale) of each row times a row that sums to one.
 
-def _backward_steps(end: Tensor, own: Trellis, take: Callable[[int, Tensor, Tensor], None] | None = None) -> Tensor:
-    """d of all steps, ``(T, K, N)``; ``take`` gets d_{t+1} and A d_{t+1} of every step t."""
-    found = torch.empty_like(own.b)
-    for t in range(len(own.b) - 1, -1, -1):
-        ahead = own.transition @ end
-        if take is not None:
-            take(t, end, ahead)
-        step = torch.mul(ahead, own.b[t], out=found[t])
-        step.div_(step.amax(0, keepdim=True))
-        if own.there is not None:
-            step.copy_(torch.where(own.there[t], step, end))
-        end = step
-    return found
+        Args:
+            first: log b of the first step, in which nothing underflows: ``(K, N)``.
 
-
-def _products(first: Tensor, b: Tensor, across: Tensor, there: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Π_t diag(b_t) A over the steps of each block, as e^(log-scale) of each row times a row that sums to one.
-
-    Args:
-        first: log b of the first step, in which nothing underflows: ``(K, N)``.
-        b: ``(T, K, N)``.
-        across: Aᵀ.
-
-    Returns:
-        Rows ``(N, K, K)``, and their log-scale ``(N, K)``.
-    """
-    _, k, n = b.shape
-    identity = torch.eye(k, dtype=b.dtype, device=b.device)[:, :, None]
-    log_scale = first
-    # The states after the block are the first axis, those before it the second.
-    found = across[:, :, None].expand(k, k, n).contiguous()
-    if there is not None:
-        found = torch.where(there[0], found, identity)
-    step = torch.empty_like(found)
-    for t in range(1, len(b)):
-        rows = found.mul_(b[t, :, None]) if there is None else found * b[t, :, None]
-        total = rows.sum(0)
-        log_scale += total.log()
-        rows *= total.reciprocal_()
-        torch.mm(across, rows.view(k, -1), out=step.view(k, -1))
-        if there is None:
-            found, step = step, found
-        else:
-            found = torch.where(there[t], step, found)
-    return found.permute(2, 1, 0).contiguous(), log_scale.T
+        Returns:
+            Rows ``(N, K, K)``, and their log-scale ``(N, K)``.
+        """
+        b, there = self.b, self.there
+        _, k, n = b.shape
+        identity = self.lift * torch.eye(k, dtype=b.dtype, device=b.device)[:, :, None]
+        log_scale = first
+        # The states after the block are the first axis, those before it the second. Rows are times ``lift``.
+        found = self.across[:, :, None].expand(k, k, n).contiguous()
+        if there is not None:
+            found = torch.where(there[0], found, identity)
+        step = torch.empty_like(found)
+        for t in range(1, len(b)):
+            rows = found.mul_(b[t, :, None]) if there is None else found * b[t, :, None]
+            if self.wide:
+                rows *= b[t, :, None]
+            total = rows.sum(0)
+            log_scale += (total / self.lift if self.wide else total).log()
+            rows *= total.reciprocal_()
+            torch.mm(self.across, rows.view(k, -1), out=step.view(k, -1))
+            if there is None:
+                found, step = step, found
+            else:
+                found = torch.where(there[t], step, found)
+        return found.permute(2, 1, 0).div(self.lift).contiguous(), log_scale.T
 
 
 class _Tree:
@@ -313,9 +343,30 @@ Take = Callable[[int, int, Tensor], None]
 """Takes p(z_t | x) of the steps from one number to another: see `expect`."""
 
 
-def positive(log_transition: Tensor) -> Tensor:
-    """A in float64, without zeros."""
-    return log_transition.double().exp().clamp(min=LOWEST)
+def positive(log_probabilities: Tensor) -> Tensor:
+    """π or A in float64, without zeros."""
+    return log_probabilities.double().exp().clamp(min=LOWEST)
+
+
+def floored(log_probabilities: Tensor) -> Tensor:
+    """Logarithms of `positive`."""
+    return log_probabilities.clamp(min=math.log(LOWEST))
+
+
+class _Chain:
+    """π, A, and `is_wide` of them."""
+
+    def __init__(self, log_initial: Tensor, log_transition: Tensor) -> None:
+        self.initial, self.transition = positive(log_initial), positive(log_transition)
+        self.wide = is_wide(self.initial, self.transition)
+
+    def trellis(
+        self, emissions: Emissions, span: tuple[int, int], lengths: Tensor | None, scan: bool | None = None
+    ) -> Trellis:
+        log_b, there = emissions(*span).double(), _there(lengths, *span)
+        if there is not None:
+            log_b = torch.where(there[:, :, None], log_b, 0.0)
+        return Trellis(log_b, self.transition, there, scan=scan, wide=self.wide)
 
 
 def _chunks(steps: int, batch: int, states: int) -> list[tuple[int, int]]:
@@ -327,13 +378,6 @@ def _there(lengths: Tensor | None, first: int, last: int) -> Tensor | None:
     if lengths is None:
         return None
     return torch.arange(first, last, device=lengths.device)[:, None] < lengths
-
-
-def _trellis(
-    emissions: Emissions, span: tuple[int, int], transition: Tensor, lengths: Tensor | None, scan: bool | None
-) -> Trellis:
-    log_b, there = emissions(*span).double(), _there(lengths, *span)
-    return Trellis(log_b if there is None else torch.where(there[:, :, None], log_b, 0.0), transition, there, scan=scan)
 
 
 def log_likelihood(
@@ -356,11 +400,11 @@ def log_likelihood(
         lengths: ``(B,)``; None if all are T.
         scan: as for `Trellis`.
     """
-    transition = positive(log_transition)
-    start = log_initial.double().exp().expand(batch, -1)
+    chain = _Chain(log_initial, log_transition)
+    start = chain.initial.expand(batch, -1)
     total = start.new_zeros(batch)
     for span in _chunks(steps, batch, len(log_initial)):
-        each, start = _trellis(emissions, span, transition, lengths, scan).filter(start)
+        each, start = chain.trellis(emissions, span, lengths, scan).filter(start)
         total = total + each.sum(0)
     return total
 
@@ -399,20 +443,20 @@ def expect(
         weight: of the sequences, ``(B,)``.
         log_initial, log_transition, emissions, steps, batch, lengths, scan: as for `log_likelihood`.
     """
-    transition, spans = positive(log_transition), _chunks(steps, batch, len(log_initial))
-    start = log_initial.double().exp().expand(batch, -1)
+    chain, spans = _Chain(log_initial, log_transition), _chunks(steps, batch, len(log_initial))
+    start = chain.initial.expand(batch, -1)
     starts, log_prob = [], start.new_zeros(batch)
-    initial, pairs = torch.zeros_like(transition[0]), torch.zeros_like(transition)
+    initial, pairs = torch.zeros_like(chain.initial), torch.zeros_like(chain.transition)
     for span in spans:
         starts.append(start)
-        trellis = _trellis(emissions, span, transition, lengths, scan)
+        trellis = chain.trellis(emissions, span, lengths, scan)
         each, start = trellis.filter(start)
         log_prob = log_prob + each.sum(0)
     end = torch.ones_like(start)
     for number in range(len(spans) - 1, -1, -1):
         span = spans[number]
         if number < len(spans) - 1:  # the last chunk is still there
-            trellis = _trellis(emissions, span, transition, lengths, scan)
+            trellis = chain.trellis(emissions, span, lengths, scan)
             trellis.filter(starts[number])
         follows = _there(lengths, span[0] + 1, span[1] + 1)
         last = number == len(spans) - 1 and lengths is None
@@ -422,7 +466,7 @@ def expect(
             initial = found.posterior[0].sum(0)
         take(*span, found.posterior)
         end = found.before
-    return Expected(log_prob, initial, pairs * transition)
+    return Expected(log_prob, initial, pairs * trellis.transition)
 
 
 class _LogLikelihood(torch.autograd.Function):
@@ -498,8 +542,9 @@ def filtered_and_terms(
 ) -> tuple[Tensor, Tensor]:
     """p(z_t | x_≤t), ``(T, B, K)``, and log p(x_t | x_<t), ``(T, B)``; of padding, a prediction and 0."""
     steps, batch, _ = log_b.shape
-    trellis = _trellis(lambda i, j: log_b[i:j], (0, steps), positive(log_transition), lengths, None)
-    found, terms, _ = trellis.forward(log_initial.double().exp().expand(batch, -1))
+    chain = _Chain(log_initial, log_transition)
+    trellis = chain.trellis(lambda i, j: log_b[i:j], (0, steps), lengths)
+    found, terms, _ = trellis.forward(chain.initial.expand(batch, -1))
     return found, terms
 
 
@@ -518,6 +563,7 @@ def best_path(
         The states ``(T, B)``, −1 for padding, and log p(x, z) of the path, ``(B,)``.
     """
     steps, batch, states = log_b.shape
+    log_initial, log_transition = floored(log_initial), floored(log_transition)
     there = _there(lengths, 0, steps)
     small = torch.uint8 if states <= 256 else torch.int32
     came = torch.zeros(steps, batch, states, dtype=small, device=log_b.device)

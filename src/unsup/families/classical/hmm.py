@@ -196,7 +196,7 @@ class HiddenMarkovModel(Counting, HasLengths, SamplesAnyLength, KnowsMarginals, 
         seen = _Seen(self, x, self._lengths_of(x, lengths))
         log_b = seen.log_b(0, seen.steps)
         filtered, _ = hmm.filtered_and_terms(self.log_initial, self.log_transition, log_b, lengths=seen.lengths)
-        first = self.log_initial.exp().expand(1, len(x), -1)
+        first = hmm.positive(self.log_initial).expand(1, len(x), -1)
         weights = torch.cat([first, (filtered @ hmm.positive(self.log_transition))[:-1]]).log()  # log p(z_t | x_<t)
         each = self.emissions.log_each(seen.frames(0, seen.steps)).view(seen.steps, len(x), self.each, self.count)
         beginnings = (weights.unsqueeze(2) + each.cumsum(2)).logsumexp(3)
@@ -290,22 +290,18 @@ class HiddenMarkovModel(Counting, HasLengths, SamplesAnyLength, KnowsMarginals, 
 
     @torch.no_grad()
     def posteriors(self, x: Tensor, *, lengths: Tensor | None = None) -> Tensor:
-        """p(z_t | x), ``(B, T, K)``; 0 beyond the lengths.
+        """p(z_t | x), ``(B, T, K)``; 0 beyond the lengths. That a sequence ends is a part of x.
 
         Raises:
             InputError: wrong shape, or lengths that do not fit.
         """
         self.event.check_shape(x)
-        seen = _Seen(self, x, self._lengths_of(x, lengths), end=False)
+        seen = _Seen(self, x, self._lengths_of(x, lengths))
         found = torch.zeros(len(x), self.event.shape[0], self.count, dtype=self.initial.dtype, device=x.device)
 
         def take(first: int, last: int, posterior: Tensor) -> None:
             found[:, first:last] = posterior.transpose(0, 1)
 
-        self._expected(seen, take)
-        return found
-
-    def _expected(self, seen: _Seen, take: hmm.Take) -> None:
         hmm.expect(
             self.log_initial,
             self.log_transition,
@@ -315,6 +311,8 @@ class HiddenMarkovModel(Counting, HasLengths, SamplesAnyLength, KnowsMarginals, 
             take,
             lengths=seen.lengths,
         )
+        beyond = seen.beyond(self.event.shape[0])
+        return found if beyond is None else found.masked_fill_(beyond.unsqueeze(2), 0.0)
 
     def encode(self, x: Tensor, *, lengths: Tensor | None = None) -> Tensor:
         """`posteriors` of all steps one after the other: ``(B, *event.shape)`` → ``(B, T K)``."""
@@ -323,6 +321,8 @@ class HiddenMarkovModel(Counting, HasLengths, SamplesAnyLength, KnowsMarginals, 
     @torch.no_grad()
     def states(self, x: Tensor, *, lengths: Tensor | None = None) -> Tensor:
         """The most probable path of states (Viterbi), ``(B, T)`` int64; −1 beyond the lengths.
+
+        Where sequences end with a symbol, the path goes on to the state that emits it, which is left out.
 
         Raises:
             InputError: no examples, values outside the event, such as NaN where it has no missing entries, or lengths
@@ -333,11 +333,12 @@ class HiddenMarkovModel(Counting, HasLengths, SamplesAnyLength, KnowsMarginals, 
         if not len(x):
             raise InputError("x has no examples; expected at least one, whose path of states is computed")
         self.event.check(x, lengths)
-        seen = _Seen(self, x, lengths, end=False)
+        seen = _Seen(self, x, lengths)
         path, _ = hmm.best_path(self.log_initial, self.log_transition, seen.log_b(0, seen.steps), lengths=seen.lengths)
         found = torch.full((len(x), self.event.shape[0]), -1, dtype=torch.int64, device=x.device)
         found[:, : seen.steps] = path.T
-        return found
+        beyond = seen.beyond(self.event.shape[0])
+        return found if beyond is None else found.masked_fill_(beyond, -1)
 
     # --- sampling -------------------------------------------------------------------------------------------------
 
@@ -458,7 +459,7 @@ class HiddenMarkovModel(Counting, HasLengths, SamplesAnyLength, KnowsMarginals, 
     def visit(self, n: int, choose: ChooseEntry, *, gaps: Tensor | None = None, given: Tensor | None = None) -> None:
         """p(x_d | x_<d) = Σ_k w_k p(x_d | entries of the step before it, k), with the weights w_k ∝ p(k, x_<d)."""
         log_transition = hmm.positive(self.log_transition).log()
-        weights = self.log_initial.expand(n, -1)
+        weights = hmm.floored(self.log_initial).expand(n, -1)
         missing = None if gaps is None else gaps.view(n, self.event.shape[0], self.each)
         for step in in_steps(range(self.event.shape[0])):
             turn = self.emissions.in_turn(n, None if missing is None else missing[:, step])
@@ -475,15 +476,14 @@ class _Seen:
     Args:
         model: the model.
         x: raw data ``(B, *event.shape)``.
-        lengths: ``(B,)``, or None.
-        end: whether the end of a sequence is a step, in a model with ends.
+        lengths: ``(B,)``, or None. In a model with ends, the end of a sequence is a step more.
     """
 
-    def __init__(self, model: HiddenMarkovModel, x: Tensor, lengths: Tensor | None, *, end: bool = True) -> None:
+    def __init__(self, model: HiddenMarkovModel, x: Tensor, lengths: Tensor | None) -> None:
         self.model, self.x, self.batch = model, x, len(x)
         self.steps, self.within, self.lengths = model.event.shape[0], lengths, lengths
         self.emissions = model.emissions
-        self.end = self.emissions.end if isinstance(self.emissions, Symbols) and end else None
+        self.end = model._end
         if lengths is not None:
             if self.end is not None:
                 self.lengths = (lengths + 1).clamp(max=self.steps)
@@ -511,6 +511,12 @@ class _Seen:
     def log_b(self, first: int, last: int) -> Tensor:
         """``(T, B, K)``."""
         return self.emissions.log_prob(self.frames(first, last)).view(last - first, self.batch, self.model.count)
+
+    def beyond(self, steps: int) -> Tensor | None:
+        """Which of so many steps have no symbol of the sequence, ``(B, T)``; None if all sequences are whole."""
+        if self.within is None:
+            return None
+        return torch.arange(steps, device=self.x.device) >= self.within[:, None]
 
     def all_frames(self) -> Tensor:
         """Those within the lengths, ``(N, C)``."""
