@@ -397,6 +397,14 @@ def test_the_tree_of_columns_that_are_seldom_together_follows_the_pairs_that_are
     assert skeleton([(k, k + 1) for k in range(7) if k != 3]) <= found
 
 
+def test_coins_of_a_table_in_which_most_rows_repeat_are_independent() -> None:
+    """Splits by distinct rows would leave out cells of the joint table, which looks like dependence."""
+    data = unsup.from_arrays(np.random.default_rng(0).integers(0, 2, (5000, 8)))
+    model = BayesNet(data.event)
+    model.prepare(Batch(data.train.x), generator=seeded())
+    assert model.edges() == []
+
+
 # --- gaps -------------------------------------------------------------------------------------------------------------
 
 
