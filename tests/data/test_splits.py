@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import string
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -256,7 +257,8 @@ def test_any_table_with_copies(rows: Rows, seed: int, tmp_path_factory: pytest.T
     check_equal(before, splits([rows[i] for i in rng.permutation(len(rows))]))
     assert sum(len(getattr(before, p)) for p in PARTS) == len(rows)
     assert all(len(getattr(before, p)) for p in PARTS)
-    copied = rows + [rows[i] for i in rng.integers(0, len(rows), 20)]
+    more = 2 * len({key(row) for row in rows}) - len(rows)  # with more copies, most rows repeat
+    copied = rows + [rows[i] for i in rng.integers(0, len(rows), min(20, max(0, more)))]
     after = splits(copied)
     assert {p: {*getattr(after, p).x.flatten().tolist()} for p in PARTS} == {
         p: {*getattr(before, p).x.flatten().tolist()} for p in PARTS
@@ -379,11 +381,110 @@ def test_few_rows_and_copies() -> None:
     assert sorted(len(getattr(from_arrays(np.eye(3)), part)) for part in PARTS) == [1, 1, 1]
     with pytest.raises(InputError, match="has 2 examples; at least 3 are needed"):
         from_arrays(np.eye(2))
-    with pytest.raises(InputError, match="has 50 examples, 2 of them distinct; at least 3 are needed"):
-        from_arrays(np.repeat(np.eye(2), 25, 0))
+    with pytest.raises(InputError, match="has 50 examples, 1 of them distinct; at least 3 are needed"):
+        from_arrays(np.ones((50, 2)))
+    with pytest.raises(InputError, match="has 4 examples, 2 of them distinct; at least 3 are needed"):
+        from_arrays(np.repeat(np.eye(2), 2, 0))
+    assert all(len(getattr(from_arrays(np.repeat(np.eye(2), 25, 0)), part)) for part in PARTS)
     many = from_arrays(np.repeat(np.eye(5), 25, 0))
-    assert "only 5 of 125 rows are distinct" in many.notes[0]
+    assert "only 5 of 125 rows are distinct; equal rows are split at random" in many.notes[0]
+    assert (
+        "5 of 10 rows are distinct; equal rows are always in the same split"
+        in from_arrays(np.repeat(np.eye(5), 2, 0)).notes[0]
+    )
     assert not from_arrays(np.random.default_rng(0).normal(size=(50, 2))).notes
+
+
+# --- tables in which most rows repeat ---------------------------------------------------------------------------------
+
+
+def coins(n: int = 4000, columns: int = 6, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 2, (n, columns))
+
+
+def copies(data: Data) -> dict[str, Counter[tuple[float, ...]]]:
+    """How often each row of ``x`` with its label is in each split."""
+    found = {}
+    for part in PARTS:
+        split = getattr(data, part)
+        label = torch.zeros(len(split), 1) if split.label is None else split.label[:, None].float()
+        found[part] = Counter(map(tuple, torch.cat([split.x.float(), label], 1).tolist()))
+    return found
+
+
+def coins_csv(x: np.ndarray, folder: Path) -> Data:
+    (folder / "coins.csv").write_text("\n".join(["a,b,c,d,e,f", *written(x)]))
+    return load_data(folder / "coins.csv")
+
+
+def written(x: np.ndarray) -> list[str]:
+    return [",".join(map(str, row)) for row in x.tolist()]
+
+
+def coins_array(x: np.ndarray, folder: Path) -> Data:
+    return from_arrays(x, x.sum(1) % 3)
+
+
+def coins_on_disk(x: np.ndarray, folder: Path) -> Data:
+    file = folder / f"coins {len([*folder.iterdir()])}.npy"  # rows are read when they are asked for
+    np.save(file, x)
+    return load_data(file, in_memory=False)
+
+
+@pytest.mark.parametrize("way", [coins_csv, coins_array, coins_on_disk])
+def test_copies_are_split_on_their_own_where_most_rows_repeat(way: Callable[..., Data], tmp_path: Path) -> None:
+    x = coins()
+    data = way(x, tmp_path)
+    assert "only 64 of 4,000 rows are distinct; equal rows are split at random" in data.notes[-1]
+    check_equal(data, way(np.random.default_rng(1).permutation(x), tmp_path))
+    check_equal(data, way(x[np.lexsort(x.T)], tmp_path))
+    before, after = copies(data), copies(way(np.concatenate([coins(500, seed=2), x]), tmp_path))
+    assert all(before[part] <= after[part] for part in PARTS)
+    # every row by itself has the shares, as of a fair draw in all but one of a million cases
+    total = before["train"] + before["validation"] + before["test"]
+    for row, n in total.items():
+        for part, share in zip(PARTS, (0.8, 0.1, 0.1), strict=True):
+            low, high = binom.ppf([5e-7 / len(total), 1 - 5e-7 / len(total)], n, share)
+            assert low <= before[part][row] <= high
+
+
+def test_the_first_of_equal_rows_is_where_it_is_without_copies() -> None:
+    x = coins(300, 7)
+    once, often = where(from_arrays(np.unique(x, axis=0))), where(from_arrays(x))
+    assert all(once[row] <= often[row] for row in once)
+    assert sum(len(parts) > 1 for parts in often.values()) > 20
+
+
+def test_copies_stay_together_unless_most_rows_of_a_table_repeat() -> None:
+    x = np.random.default_rng(0).normal(size=(200, 2))
+    check_same_places(from_arrays(x), from_arrays(np.concatenate([x, x])))
+    assert from_arrays(np.concatenate([x, x, x[:1]])).split.endswith("the number of its copy")
+    grid, rows = coins(400, 4), [[int(v)] * (1 + int(v)) for v in coins(400, 1)[:, 0] + coins(400, 1, seed=1)[:, 0]]
+    for data in (from_arrays(grid.reshape(-1, 1, 2, 2)), from_arrays(rows)):  # images, sequences
+        assert "equal rows are always in the same split" in data.notes[-1]
+        assert all(len(parts) == 1 for parts in where(data).values())
+
+
+def test_a_validation_split_from_training_takes_copies_on_their_own(tmp_path: Path) -> None:
+    x = coins(2000, 4)
+    np.savez(tmp_path / "own.npz", x_train=x, x_test=x[:100])
+    data = load_data(tmp_path / "own.npz")
+    found = copies(data)
+    assert len(found["train"]) == 16
+    assert found["test"] == Counter((*map(float, row), 0.0) for row in x[:100].tolist())
+    low, high = binom.ppf([5e-10, 1 - 5e-10], 2000, 0.1)
+    assert low <= len(data.validation) <= high
+
+
+@pytest.mark.parametrize("n", [12, 500])
+def test_rows_without_their_dropped_column_are_kept_together_unless_most_repeat(n: int, tmp_path: Path) -> None:
+    """The note advises to delete the column from the file, where that helps."""
+    rows = written(coins(n, 3))
+    (tmp_path / "t.csv").write_text("a,b,c,id\n" + "\n".join(f"{row},{i}" for i, row in enumerate(rows)))
+    (note,) = (n for n in load_data(tmp_path / "t.csv", drop=("id",)).notes if "differ from another row only" in n)
+    (tmp_path / "t.csv").write_text("a,b,c\n" + "\n".join(rows))
+    together = all(len(parts) == 1 for parts in where(load_data(tmp_path / "t.csv")).values())
+    assert together == ("to keep such rows together" in note) == (n == 12)
 
 
 def test_a_hash_costs_little_beside_reading(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from unsup import Batch, Event, InputError, Support
 from unsup.core.event import BINARY, REAL
 from unsup.data import Data, Split
 from unsup.families.classical.bayes_net import BayesNet
+from unsup.prob.structure import FamilyScores, hill_climb, spanning_tree, tree_weights
 
 SIZES = (2, 3, 2, 2, 3, 2, 2)
 EDGES = "0:2,1:2,2:3,2:4,4:5,1:5"  # and 6 alone
@@ -304,13 +305,104 @@ def test_no_single_move_improves_a_learned_network(score: Any) -> None:
                 assert value(edges) <= reached + 1e-6
 
 
-def test_the_learned_network_of_incomplete_rows_is_that_of_the_complete_ones() -> None:
+@pytest.mark.parametrize("share", [0.1, 0.3])
+@pytest.mark.parametrize("score", ["bic", "bdeu"])
+def test_the_learned_network_of_incomplete_rows_is_that_of_the_complete_ones(score: Any, share: float) -> None:
     truth = random_net(seed=3)
     x = truth.sample(15_000, generator=seeded()).float()
-    x[torch.rand(x.shape, generator=seeded(1)) < 0.1] = math.nan
-    model = BayesNet(gapped(EVENT))
+    x[torch.rand(x.shape, generator=seeded(1)) < share] = math.nan
+    model = BayesNet(gapped(EVENT), score=score)
     model.prepare(Batch(x), generator=seeded())
-    assert skeleton(truth.edges()) <= skeleton(model.edges())
+    assert skeleton(model.edges()) == skeleton(truth.edges())
+    assert immoralities(model.edges()) == immoralities(truth.edges())
+
+
+def table_of(n: int, columns: int, seed: int) -> Tensor:
+    """Independent columns of three levels."""
+    p = torch.tensor([0.6, 0.3, 0.1])
+    return torch.multinomial(p, n * columns, True, generator=seeded(seed)).view(n, columns)
+
+
+def scores_of(codes: Tensor, sizes: Sequence[int], score: Any = "bic") -> FamilyScores:
+    return FamilyScores(codes, sizes, score=score, equivalent_size=1.0, most_cells=2**14)
+
+
+def moves_of(scores: FamilyScores, max_parents: int = 3) -> list[float]:
+    """The gains of the moves of hill climbing, and no end is found if there are very many."""
+    gains: list[float] = []
+
+    def on_step(gain: float) -> None:
+        gains.append(gain)
+        assert len(gains) <= 2 * len(scores.sizes) ** 2
+
+    hill_climb(scores, max_parents, on_step=on_step)
+    return gains
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.3])
+@pytest.mark.parametrize("n", [500, 5000, 20_000])
+@pytest.mark.parametrize("score", ["bic", "bdeu"])
+def test_independent_columns_have_no_edges_with_and_without_gaps(score: str, n: int, share: float) -> None:
+    for seed in range(4):
+        x = table_of(n, 8, seed)
+        x[torch.rand(x.shape, generator=seeded(seed + 100)) < share] = -1
+        assert not moves_of(scores_of(x, [3] * 8, score))
+
+
+@pytest.mark.parametrize("score", ["bic", "bdeu"])
+def test_the_gain_of_a_parent_is_that_of_the_rows_that_have_all_of_it(score: Any) -> None:
+    """By a loop over these rows; the penalty of BIC is that of all rows. A deletion loses what the addition gained."""
+    x = random_net().sample(300, generator=seeded()).long()
+    codes = x.masked_fill(torch.rand(x.shape, generator=seeded(1)) < 0.3, -1)
+    scores, penalty = scores_of(codes, SIZES, score), 0.5 * math.log(len(codes))
+
+    def fit(rows: Tensor, node: int, own: Sequence[int]) -> float:
+        parents: list[Sequence[int]] = [own if i == node else () for i in range(len(SIZES))]
+        if score == "bdeu":
+            return bdeu_by_loop(rows, parents, SIZES, 1.0)
+        free = sum((k - 1) * math.prod(SIZES[j] for j in parents[i]) for i, k in enumerate(SIZES))
+        return bic_by_loop(rows, parents, SIZES) + (0.5 * math.log(len(rows)) - penalty) * free
+
+    for node, own in ((2, ()), (2, (0,)), (4, (3, 0))):
+        gains = scores.gains(node, own)
+        for j in set(range(len(SIZES))) - {node, *own}:
+            rows = codes[(codes[:, [node, *own, j]] >= 0).all(1)]
+            expected = fit(rows, node, (*own, j)) - fit(rows, node, own)
+            assert float(gains[j]) == pytest.approx(expected, abs=1e-8)
+            deleted = scores.of(node, own, (*own, j)) - scores.of(node, (*own, j))
+            assert deleted == pytest.approx(-expected, abs=1e-8)
+
+
+def test_hill_climbing_ends_where_gains_of_different_rows_go_in_a_circle() -> None:
+    for seed in range(30):
+        truth = random_net(seed=seed)
+        x = truth.sample(200, generator=seeded(seed)).long()
+        codes = x.masked_fill(torch.rand(x.shape, generator=seeded(seed + 1)) < 0.6, -1)
+        for score in ("bic", "bdeu"):
+            moves_of(scores_of(codes, SIZES, score))
+
+
+def test_the_tree_of_columns_that_are_seldom_together_follows_the_pairs_that_are() -> None:
+    """Two halves of a questionnaire, each a chain, with five rows that have both: of those the information is large."""
+    generator = seeded()
+    first = torch.randint(3, (4000, 1), generator=generator)
+    x = [first]
+    for _ in range(7):
+        noise = torch.randint(3, (4000, 1), generator=generator)
+        x.append(torch.where(torch.rand((4000, 1), generator=generator) < 0.5, x[-1], noise))
+    codes = torch.cat(x, 1)
+    codes[:2000, 4:], codes[2005:, :4] = -1, -1
+    parents = spanning_tree(tree_weights(codes, [3] * 8))
+    found = skeleton([(j, i) for i, own in enumerate(parents) for j in own])
+    assert skeleton([(k, k + 1) for k in range(7) if k != 3]) <= found
+
+
+def test_coins_of_a_table_in_which_most_rows_repeat_are_independent() -> None:
+    """Splits by distinct rows would leave out cells of the joint table, which looks like dependence."""
+    data = unsup.from_arrays(np.random.default_rng(0).integers(0, 2, (5000, 8)))
+    model = BayesNet(data.event)
+    model.prepare(Batch(data.train.x), generator=seeded())
+    assert model.edges() == []
 
 
 # --- gaps -------------------------------------------------------------------------------------------------------------

@@ -15,10 +15,11 @@ from torch import Tensor
 from unsup.core.errors import InputError
 from unsup.core.event import Event
 from unsup.data.form import Form
-from unsup.data.hashing import Words, by_content, row_hashes
+from unsup.data.hashing import Words, by_content, copy_hashes, row_hashes
 from unsup.data.source import Data, Source, Split, hashed_order, split_sizes
 
 SPLITS = ("train", "validation", "test")
+_OF_COPIES = " and the number of its copy"
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +35,8 @@ class Examples:
         split: description of the source of the splits.
         shares: percentages of validation and test if ``sizes`` is None.
         hashes: hashes of the content of each row, ``(N,)``, which determine the splits; None to split by the row
-            number, with shares that are rounded up.
+            number, with shares that are rounded up. Equal rows are together, except in a table in which fewer than half
+            of the rows are distinct: its repetition is natural, and each copy is split on its own.
         in_order: split ``x`` in its given order.
         grey: as in `Split`, used in training only.
         domain_b: examples of a second domain, as many as ``x``: unpaired in training, then the translations of ``x``.
@@ -84,8 +86,12 @@ class Examples:
             return self._by_own_parts(self.own, owner)
         rule = f"{100 - sum(self.shares)}/{self.shares[0]}/{self.shares[1]} {self.split}"
         if self.hashes is not None:
-            found, sizes = by_content(self.hashes, self._ties(), self.shares, owner=owner)
-            return self._noted(self.hashes[found]).reordered(torch.from_numpy(found), sizes, rule), sizes
+            ties, different = self._ties(), len(np.unique(self.hashes))
+            apart = self._repeats(different, len(self.hashes))
+            keys = copy_hashes(self.hashes, ties) if apart else self.hashes
+            found, sizes = by_content(keys, ties, self.shares, owner=owner)
+            rule += _OF_COPIES if apart else ""
+            return self._noted(different, apart).reordered(torch.from_numpy(found), sizes, rule), sizes
         is_cut = self.in_order and self.event.layout == "sequence" and not self.event.open
         mend = f"; use a --length below {self.event.shape[0]}, or more data" if is_cut else ""
         sizes = split_sizes(len(self.x), *self.shares, owner=owner, mend=mend)
@@ -97,12 +103,16 @@ class Examples:
         assert self.hashes is not None
         ties, start = self._ties(), 0
         missing = [name for name in SPLITS if name not in own]
+        apart = False
         cut: dict[str, NDArray[np.int64]] = {}
         for part, size in own.items():
             rows = slice(start, start + size)
             validation, test = (10 if part == "train" and name in missing else 0 for name in SPLITS[1:])
             beside = None if ties is None else ties[rows]
-            order, sizes = by_content(self.hashes[rows], beside, (validation, test), owner=f"{owner} ({part})")
+            keys = self.hashes[rows]
+            if (validation or test) and (apart := self._repeats(len(np.unique(keys)), size)):
+                keys = copy_hashes(keys, beside)
+            order, sizes = by_content(keys, beside, (validation, test), owner=f"{owner} ({part})")
             pieces = dict(zip(SPLITS, np.split(start + order, np.cumsum(sizes)[:2]), strict=True))
             cut[part] = pieces["train"]
             if part == "train":
@@ -110,6 +120,7 @@ class Examples:
             start += size
         rule = "as in the file" + (
             f"; a tenth of train is used for {' and a tenth for '.join(missing)}, by a hash of each row"
+            + (_OF_COPIES if apart else "")
             if missing
             else ""
         )
@@ -121,12 +132,17 @@ class Examples:
         beside = [v for v in (self.label, self.given, self.lengths, self.weight, self.domain_b) if v is not None]
         return row_hashes(np.stack([row_hashes(v.numpy()) for v in beside], 1)) if beside else None
 
-    def _noted(self, ordered: Words) -> Examples:
-        """The same, with a note if most rows are duplicates, since duplicates are in the same split."""
-        different = 1 + int(np.count_nonzero(ordered[1:] != ordered[:-1]))
-        if 2 * different > len(ordered):
+    def _repeats(self, different: int, n: int) -> bool:
+        """Whether most of ``n`` rows of a table repeat others, which is then the nature of the table."""
+        return self.event.layout == "vector" and self.lengths is None and 1 < different < n / 2
+
+    def _noted(self, different: int, apart: bool) -> Examples:
+        """The same, with a note about equal rows if there are many, which are split ``apart`` or together."""
+        n = len(self.x)
+        if 2 * different > n:
             return self
-        note = f"only {different:,} of {len(ordered):,} rows are distinct; equal rows are always in the same split"
+        where = "are split at random, as most rows of this table repeat" if apart else "are always in the same split"
+        note = f"only {different:,} of {n:,} rows are distinct; equal rows {where}"
         return replace(self, notes=(*self.notes, note))
 
     def reordered(self, order: Tensor, sizes: tuple[int, int, int], split: str) -> Examples:

@@ -107,6 +107,29 @@ def bytes_hash(content: bytes | memoryview) -> int:
     return int.from_bytes(hashlib.blake2b(content, digest_size=8, key=_SEED.to_bytes(8, "little")).digest(), "little")
 
 
+def copy_hashes(hashes: Words, ties: Words | None = None) -> Words:
+    """Hashes that are different for equal rows: the first keeps its hash, the others have one of it and their number.
+
+    They do not depend on the order of the rows. A further copy changes the hash of no other, if it is the last by ties.
+
+    Args:
+        hashes: hashes of all rows ``(N,)``.
+        ties: as in `by_content`.
+
+    >>> found = copy_hashes(np.array([7, 5, 7, 7], np.uint64))
+    >>> found[:2].tolist(), len(set(found.tolist()))
+    ([7, 5], 4)
+    """
+    order = np.argsort(hashes, kind="stable") if ties is None else np.lexsort((ties, hashes))
+    ordered, place = hashes[order], np.arange(len(hashes))
+    first = np.ones(len(hashes), np.bool_)
+    first[1:] = ordered[1:] != ordered[:-1]
+    number = (place - np.maximum.accumulate(np.where(first, place, 0))).astype(np.uint64)
+    found = np.empty_like(hashes)
+    found[order] = np.where(first, ordered, scrambled(ordered ^ scrambled(number)))
+    return found
+
+
 def by_content(
     hashes: Words, ties: Words | None, shares: tuple[int, int], *, owner: str
 ) -> tuple[NDArray[np.int64], tuple[int, int, int]]:

@@ -68,7 +68,8 @@ def load_data(
     or image with several frames; a ``.npy``, ``.npz``, ``.csv``, ``.csv.gz``, ``.parquet`` or ``.jsonl`` file. Files of
     other kinds are refused, unless ``as_="bytes"``. ``codes:RUN`` are the codes of a run. Splits are fixed: the
     official ones, those of the file, or 80/10/10 by a hash of each row or image file, so that adding, deleting or
-    sorting rows moves no other row; text and sound are split in their order.
+    sorting rows moves no other row (in a table in which most rows repeat, equal rows are split at random); text and
+    sound are split in their order.
 
     Args:
         name_or_path: e.g. ``"digits"``, ``"photos/"``, ``"table.csv"``, ``"codes:runs/vae"``; or a data frame of pandas

@@ -769,10 +769,10 @@ def _noted(found: Examples, notes: Sequence[str], dropped: bool) -> Examples:
             f"{len(constant)} constant column{'s' * (len(constant) != 1)}: {listing(constant)}; "
             "remove them with --drop (drop=), because the density of a real one has no upper limit"
         )
-    apart = len(np.unique(found.hashes)) - len(np.unique(row_hashes(x.numpy()))) if dropped else 0
+    different = len(np.unique(row_hashes(x.numpy()))) if dropped else len(x)
+    apart = len(np.unique(found.hashes)) - different
     if apart > 0:
-        notes.append(
-            f"{apart} rows differ from another row only in the label or dropped columns, and may be in another split; "
-            "delete these columns from the file to keep such rows together"
-        )
+        told = f"{apart} rows differ from another row only in the label or dropped columns, and may be in another split"
+        mend = "; delete these columns from the file to keep such rows together"
+        notes.append(told + (mend if 2 * different >= len(x) else ""))  # else equal rows are not kept together
     return replace(found, notes=tuple(notes))

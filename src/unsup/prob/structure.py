@@ -10,8 +10,13 @@ examples that have parents in configuration j of q and level k of r, the score i
     BDeu:  Σ_j [log Γ(s/q) − log Γ(s/q + n_j) + Σ_k log Γ(s/(qr) + n_jk) − log Γ(s/(qr))]
 
 (Schwarz 1978; Heckerman, Geiger, Chickering 1995, https://doi.org/10.1007/BF00994016, with equivalent sample size s).
-Both are equal for networks with the same independences. Where entries are missing, a family is counted in the examples
-that have all of it, and the counts are scaled to N.
+Both are equal for networks with the same independences.
+
+Where entries are missing, a move is judged in the examples that have every column of the families that it changes: the
+scores before and after it are those of the same n examples. Scores of different examples, even if scaled to N, differ
+by about √N for independent columns, which no penalty of log N outweighs (Balov 2013, https://doi.org/10.1214/13-EJS802,
+shows it for BIC). The penalty stays ½ log N, so that missing entries never make an edge more probable. Such gains are
+not differences of one function of the graph. So that the search ends, an edge that was removed is not added again.
 """
 
 from __future__ import annotations
@@ -78,13 +83,16 @@ def topological_order(parents: Sequence[Collection[int]]) -> list[int]:
     return list(placed)
 
 
-def mutual_information(codes: Tensor, sizes: Sequence[int]) -> Tensor:
-    """The mutual information of all pairs of columns in nats, ``(D, D)``, by the frequencies of ``(N, D)`` codes.
+def tree_weights(codes: Tensor, sizes: Sequence[int]) -> Tensor:
+    """The weight of each edge of a Chow-Liu tree in nats, ``(D, D)``: mutual information in ``(N, D)`` codes.
 
-    A pair is counted in the rows that have both; a missing entry is −1.
+    A missing entry is −1. A pair is counted in the n rows that have both, and charged ½ log N · (r − 1)(k − 1)
+    (1/n − 1/N) for its r and k levels, since the information of few rows is large by chance. The charge is 0 without
+    missing entries.
     """
     total = sum(sizes)
-    column = torch.arange(len(sizes), device=codes.device).repeat_interleave(torch.tensor(sizes, device=codes.device))
+    levels = torch.tensor(sizes, device=codes.device)
+    column = torch.arange(len(sizes), device=codes.device).repeat_interleave(levels)
     offset = torch.tensor([0, *sizes[:-1]], device=codes.device).cumsum(0)
     counts = torch.zeros(total, total, dtype=torch.float64, device=codes.device)
     for part in codes.split(_ROWS):
@@ -103,7 +111,10 @@ def mutual_information(codes: Tensor, sizes: Sequence[int]) -> Tensor:
     first = blocks(margin.xlogy(margin), 0)
     joint = blocks(blocks(counts.xlogy(counts), 0), 1)
     found = joint - first - first.T + number.xlogy(number)
-    return (found / number.clamp(min=1)).clamp(min=0).fill_diagonal_(0)
+    information = (found / number.clamp(min=1)).clamp(min=0)
+    free, n = (levels - 1)[:, None] * (levels - 1), max(len(codes), 1)
+    charge = 0.5 * math.log(n) * free * (1 / number.clamp(min=1) - 1 / n)
+    return (information - charge).fill_diagonal_(0)
 
 
 def spanning_tree(weights: Tensor) -> list[list[int]]:
@@ -143,50 +154,69 @@ class FamilyScores:
         self.score, self.equivalent_size = score, equivalent_size
         self.gaps = bool((codes < 0).any())
         self._alone = torch.zeros(1, len(codes), dtype=torch.int64, device=codes.device)
+        self._known: dict[tuple[int, frozenset[int], frozenset[int]], float] = {}
 
-    def of(self, node: int, parents: Collection[int]) -> float:
-        """The score of one family."""
-        return float(self._scores(*self._base(node, parents), self._alone, 1)[0])
+    def of(self, node: int, parents: Collection[int], beside: Collection[int] = ()) -> float:
+        """The score of one family in the rows that have it and the columns ``beside``."""
+        own = frozenset(parents)
+        has = (own | {node} | set(beside)) if self.gaps else frozenset[int]()
+        if (node, own, has) not in self._known:
+            counts = self._counts(*self._base(node, own, has), self._alone, 1)
+            self._known[node, own, has] = float(self._scores(counts)[0])
+        return self._known[node, own, has]
 
-    def with_one_more(self, node: int, parents: Collection[int]) -> Tensor:
-        """The scores with each other column as a further parent, ``(D,)``; −∞ where that is not possible."""
+    def gains(self, node: int, parents: Collection[int]) -> Tensor:
+        """What each other column as a further parent adds to the score, in the rows that have all of these, ``(D,)``.
+
+        −∞ where that is not possible.
+        """
         found = torch.full((len(self.sizes),), -math.inf, dtype=torch.float64)
-        base, rows, size = self._base(node, parents)
+        base, rows, size = self._base(node, parents, (*parents, node))
         for levels in sorted(set(self.sizes)):
             if rows * size * levels > self.most_cells:
                 continue
             others = [j for j, k in enumerate(self.sizes) if k == levels and j != node and j not in parents]
             at_once = max(1, _AT_ONCE // max(len(base), rows * size * levels))
             for part in (others[k : k + at_once] for k in range(0, len(others), at_once)):
-                found[part] = self._scores(base, rows, size, self.codes[part], levels).cpu()
-        return found
+                counts = self._counts(base, rows, size, self.codes[part], levels)
+                scores = self._scores(counts)
+                if self.gaps:
+                    scores -= self._scores(counts.sum(3, keepdim=True))
+                found[part] = scores.cpu()
+        return found if self.gaps else found - self.of(node, parents)
 
-    def _base(self, node: int, parents: Collection[int]) -> tuple[Tensor, int, int]:
-        """Configuration of the parents and level of the node in each row, −1 if one is missing; q and r."""
+    def _base(self, node: int, parents: Collection[int], has: Collection[int]) -> tuple[Tensor, int, int]:
+        """Configuration of the parents and level of the node in each row, −1 without all columns ``has``; q and r."""
         index, rows = torch.zeros_like(self.codes[0]), 1
         for column in (*sorted(parents), node):
             index = index * self.sizes[column] + self.codes[column]
             rows *= self.sizes[column]
         if self.gaps:
-            index = index.masked_fill((self.codes[[*parents, node]] < 0).any(0), -1)
+            index = index.masked_fill((self.codes[list(has)] < 0).any(0), -1)
         return index, rows // self.sizes[node], self.sizes[node]
 
-    def _scores(self, base: Tensor, rows: int, size: int, more: Tensor, levels: int) -> Tensor:
-        """Scores of the family with each of M columns ``(M, N)`` of so many levels as a further parent: ``(M,)``."""
+    def _counts(self, base: Tensor, rows: int, size: int, more: Tensor, levels: int) -> Tensor:
+        """Counts of the family with each of M columns ``(M, N)`` of so many levels as a further parent.
+
+        Returns:
+            ``(M, q, r, levels)``.
+        """
         columns, cells = len(more), rows * size * levels
         place = base * levels + more
         if self.gaps:
             place = place.masked_fill((base < 0) | (more < 0), cells)
         place += (cells + 1) * torch.arange(columns, device=more.device)[:, None]
-        counts = place.flatten().bincount(minlength=columns * (cells + 1)).view(columns, cells + 1)[:, :cells].double()
-        if self.gaps:
-            counts = counts * (len(base) / counts.sum(1, keepdim=True).clamp(min=1))
-        counts = counts.view(columns, rows, size, levels)
+        counts = place.flatten().bincount(minlength=columns * (cells + 1)).view(columns, cells + 1)[:, :cells]
+        return counts.double().view(columns, rows, size, levels)
+
+    def _scores(self, counts: Tensor) -> Tensor:
+        """Scores of families by their counts ``(M, q, r, levels)``: ``(M,)``."""
+        _, rows, size, levels = counts.shape
         total = counts.sum(2)
         if self.score == "bic":
             free = rows * levels * (size - 1)
             fit = counts.xlogy(counts).sum((1, 2, 3)) - total.xlogy(total).sum((1, 2))
-            return fit - 0.5 * math.log(max(len(base), 1)) * free
+            return fit - 0.5 * math.log(max(self.codes.shape[1], 1)) * free
         row = self.equivalent_size / (rows * levels)
         each = row / size
         return _log_rising(row, total).sum((1, 2)).neg() + _log_rising(each, counts).sum((1, 2, 3))
@@ -213,31 +243,32 @@ def hill_climb(
     deleting = torch.full((n, n), -math.inf, dtype=torch.float64)
     edge = torch.zeros(n, n, dtype=torch.bool)
     reach = torch.zeros(n, n, dtype=torch.bool)  # [j, i]: a directed path leads from j to i
+    barred = torch.eye(n, dtype=torch.bool)  # edges that are never added
     current = torch.zeros(n, dtype=torch.float64)
-    known: dict[tuple[int, frozenset[int]], float] = {}
-
-    def score(node: int, own: Collection[int]) -> float:
-        key = node, frozenset(own)
-        if key not in known:
-            known[key] = scores.of(node, own)
-        return known[key]
 
     def look_at(node: int) -> None:
         own = parents[node]
-        current[node] = score(node, own)
-        full = len(own) >= max_parents
-        adding[:, node] = -math.inf if full else scores.with_one_more(node, own) - current[node]
+        current[node] = scores.of(node, own)
+        adding[:, node] = -math.inf if len(own) >= max_parents else scores.gains(node, own)
         deleting[:, node] = -math.inf
         for parent in own:
-            deleting[parent, node] = score(node, own - {parent}) - current[node]
+            deleting[parent, node] = scores.of(node, own - {parent}, own) - current[node]
+
+    def reversal(j: int, i: int) -> float:
+        """The gain of i → j instead of j → i, from both families in the same rows."""
+        old, new = parents[i], parents[j] | {i}
+        after = scores.of(i, old - {j}, old | new) + scores.of(j, new, old | new)
+        return after - scores.of(i, old, old | new) - scores.of(j, parents[j], old | new)
 
     for node in range(n):
         look_at(node)
     while True:
         around = (edge.float() @ reach.float()) > 0  # paths of two edges or more
-        blocked = edge | reach.T | torch.eye(n, dtype=torch.bool)
-        reversing = (deleting + adding.T).masked_fill(~edge | around, -math.inf)
-        gains = torch.stack([adding.masked_fill(blocked, -math.inf), deleting, reversing]).flatten()
+        reversing = (deleting + adding.T).masked_fill(~edge | around | barred.T, -math.inf)
+        if scores.gaps:
+            for j, i in reversing.isfinite().nonzero().tolist():
+                reversing[j, i] = reversal(j, i)
+        gains = torch.stack([adding.masked_fill(edge | reach.T | barred, -math.inf), deleting, reversing]).flatten()
         same = _SAME * max(1.0, float(current.abs().sum()))
         best = float(gains.max())
         if not best > same:
@@ -250,6 +281,7 @@ def hill_climb(
             reach |= (reach[:, [j]] | (torch.arange(n) == j)[:, None]) & (reach[[i]] | (torch.arange(n) == i))
         else:
             parents[i].discard(j)
+            barred[j, i] = scores.gaps
             if kind == 2:
                 parents[j].add(i)
                 edge[i, j] = True

@@ -39,9 +39,9 @@ from unsup.prob.structure import (
     Score,
     find_cycle,
     hill_climb,
-    mutual_information,
     spanning_tree,
     topological_order,
+    tree_weights,
 )
 
 _EM_PASSES, _TOLERANCE = 100, 1e-6
@@ -233,7 +233,7 @@ class BayesNet(Counting, Factorises, CanSample, KnowsMarginals, CodesEntries, Ha
         if self.structure in _LEARNED:
             codes = self._codes(batch.x)
             if self.structure == "chow-liu":
-                parents = spanning_tree(mutual_information(codes, self.sizes))
+                parents = spanning_tree(tree_weights(codes, self.sizes))
             else:
                 scores = FamilyScores(
                     codes,
