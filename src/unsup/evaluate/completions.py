@@ -12,6 +12,7 @@ from unsup.core.batch import Batch
 from unsup.core.errors import CapabilityError
 from unsup.core.marginals import typical, typical_of_draws
 from unsup.core.model import CanComplete, CanSample, HasLengths, KnowsMarginals, Model, has_ends, keyed_generator
+from unsup.core.steps import part_of
 from unsup.evaluate.conditions import beside, by_chunks, over_examples
 from unsup.evaluate.samples import CHUNK
 
@@ -96,7 +97,10 @@ def fill_examples(
     def estimated(x: Tensor, own: Tensor, given: Mapping[str, Any], position: int) -> Tensor:
         generator = keyed_generator(seed, _COMPLETE, position, device=model.device)
         complete = cast(Callable[..., Tensor], model.complete)
-        drawn = [complete(x, own, generator=generator, **given, **(options or {})) for _ in range(DRAWS)]
+        drawn = []
+        for i in range(DRAWS):
+            with part_of(i, DRAWS):
+                drawn.append(complete(x, own, generator=generator, **given, **(options or {})))
         found = torch.stack([part.flatten(1) for part in drawn])  # (draws, B, D)
         each = [
             typical_of_draws(own, support, mean=mean)
