@@ -223,7 +223,7 @@ def test_models_that_draw_estimate_the_mode(tmp_path: Path, call: Call) -> None:
     gaps = write(tmp_path / "gaps.csv", [[a, "", c] for a, _, c in bits[:20].astype(str).tolist()], header)
     called = call("complete", tmp_path / "run", gaps, "-o", tmp_path / "out.csv", "--fill", "mode", "--burn-in", 20)
     assert called.status == 0
-    assert "estimated by 100 draws" in called.out
+    assert "estimated by 100 approximate draws, by Gibbs sampling" in called.out
     assert (np.array(read(tmp_path / "out.csv")[1], int) == bits[:20]).all()
 
 
@@ -284,3 +284,27 @@ def test_mistakes_are_one_line(tables: Path, runs: Path, tmp_path: Path, call: C
     called = call("complete", run, tmp_path / "unknown.csv", "-o", out)
     assert called.status == 2
     assert "known words: 'a', 'b', 'c'" in called.err
+
+
+def test_the_message_says_where_draws_are_approximate(tables: Path, tmp_path: Path, call: Call) -> None:
+    """MADE draws exactly what comes after all known cells in the order of its only mask, else from proposals."""
+    run, cells = tmp_path / "made", rows(3)[:20]
+    fit = ("fit", tables / "full.csv", "made", "-o", run, "--preset", "tiny", "--steps", 20, "--plain")
+    assert call(*fit, "--model.masks", 1, "--model.order", "natural").status == 0
+    files = {}
+    for name, places in (("last", {4, 5}), ("first", {0})):
+        gaps = [["" if d in places else cell for d, cell in enumerate(row)] for row in cells]
+        files[name] = write(tmp_path / f"{name}.csv", gaps)
+    for name, fill, said in (
+        ("last", "draw", f"drawn from {run};"),
+        ("first", "draw", f"drawn approximately from {run}, each chosen from 100 proposals;"),
+        ("last", "mode", f"filled with the mode under {run}, estimated by 100 draws;"),
+        ("first", "mean", f"filled with the mean under {run}, estimated by 100 approximate draws, each chosen from"),
+    ):
+        called = call("complete", run, files[name], "-o", tmp_path / "out.csv", "--fill", fill)
+        assert called.status == 0
+        assert said in called.out
+    called = call("complete", run, files["first"], "-o", tmp_path / "out.npy")
+    assert called.out.startswith("20 approximately completed examples of ")
+    called = call("complete", tables / "full-histogram", files["first"], "-o", tmp_path / "out.csv")
+    assert f"drawn from {tables / 'full-histogram'};" in called.out

@@ -62,7 +62,7 @@ def main(arguments: Sequence[str]) -> int:
         if asked is None:
             raise
         raise InputError(f"{asked}: {error}{_instead(run, examples)}") from error
-    _write(x, ~known, run, options, lengths, names)
+    _write(x, known, run, options, lengths, names)
     return 0
 
 
@@ -82,15 +82,28 @@ def _completed(
     return fill_examples(run.model, examples, known, options.fill, options=own, **settings), None
 
 
-def _how(run: Run, fill: str) -> str:
+def _how(run: Run, fill: str, known: Tensor) -> str:
     """How the cells were filled, as in ``12 missing cells in 5 rows of a.csv …``."""
     from unsup.core.model import KnowsMarginals
     from unsup.evaluate.completions import DRAWS
 
+    way = _approximation(run, fill, known)
     if fill == "draw":
-        return f"drawn from {run.path}"
-    estimate = "" if isinstance(run.model, KnowsMarginals) else f", estimated by {DRAWS} draws"
-    return f"filled with the {fill} under {run.path}{estimate}"
+        return f"drawn from {run.path}" if way is None else f"drawn approximately from {run.path}, {way}"
+    if isinstance(run.model, KnowsMarginals):
+        return f"filled with the {fill} under {run.path}"
+    draws = f"{DRAWS} draws" if way is None else f"{DRAWS} approximate draws, {way}"
+    return f"filled with the {fill} under {run.path}, estimated by {draws}"
+
+
+def _approximation(run: Run, fill: str, known: Tensor) -> str | None:
+    """How draws are approximate, a clause; None if they are exact, or nothing is drawn."""
+    from unsup.core.model import CanComplete, KnowsMarginals
+
+    assert isinstance(run.model, CanComplete)
+    if fill != "draw" and isinstance(run.model, KnowsMarginals):
+        return None
+    return run.model.approximation(known.to(run.model.device))
 
 
 def _instead(run: Run, examples: Batch) -> str:
@@ -324,7 +337,7 @@ def _with_gaps(event: Event) -> Event:
 
 
 def _write(
-    x: Tensor, gaps: Tensor, run: Run, options: argparse.Namespace, lengths: Tensor | None, names: list[str]
+    x: Tensor, known: Tensor, run: Run, options: argparse.Namespace, lengths: Tensor | None, names: list[str]
 ) -> None:
     """Write completed examples; the other cells of a CSV file are copied as text, with all of its columns."""
     from unsup.core.storage import write_file
@@ -335,9 +348,12 @@ def _write(
     form, path, out = run.form, Path(options.file or "").expanduser(), Path(options.out)
     is_csv = path.is_file() and path.name.lower().endswith(TABLES_BY_SUFFIX["a .csv table"])
     if not (isinstance(form, TableForm) and not form.window and is_csv and out.name.lower().endswith(_TEXT)):
-        write_examples(x, run, options.out, "completed example", lengths=lengths, apart=True, names=names)
+        way = _approximation(run, options.fill, known)
+        noun = "completed example" if way is None else "approximately completed example"
+        write_examples(x, run, options.out, noun, lengths=lengths, apart=True, names=names)
         return
+    gaps = ~known
     reading: dict[str, Any] = chosen(options, _READING)
     write_file(out, filled(path, form, x, gaps, out, **reading))
     some = f"{counted(int(gaps.sum()), 'missing cell')} in {counted(int(gaps.any(1).sum()), 'row')}"
-    write(f"{some} of {options.file} {_how(run, options.fill)}; all {counted(len(x), 'row')} in {options.out}")
+    write(f"{some} of {options.file} {_how(run, options.fill, known)}; all {counted(len(x), 'row')} in {options.out}")

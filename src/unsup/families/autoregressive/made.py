@@ -189,12 +189,18 @@ class MADE(OrderMixture, CanComplete):
         drawn = torch.cat(found)
         return drawn if self.event.is_discrete else self.kept(x, known, drawn)
 
+    def approximation(self, known: Tensor) -> str | None:
+        return None if self._is_exact(known) else f"each chosen from {_PROPOSALS} proposals"
+
+    def _is_exact(self, known: Tensor) -> bool:
+        """Whether the known entries come first in the only order."""
+        in_order = known.flatten(1)[:, self.orders[0].argsort()]
+        return len(self.orders) == 1 and not bool((in_order[:, 1:] & ~in_order[:, :-1]).any())
+
     def _chosen_proposals(self, x: Tensor, known: Tensor, generator: Generator | None) -> Tensor:
         if not len(x):
             return self.observation.raw(nothing_chosen(self, self.observation, 0))
-        in_order = known.flatten(1)[:, self.orders[0].argsort()]
-        is_exact = len(self.orders) == 1 and not bool((in_order[:, 1:] & ~in_order[:, :-1]).any())
-        proposals = 1 if is_exact else _PROPOSALS
+        proposals = 1 if self._is_exact(known) else _PROPOSALS
         rows = torch.arange(len(x), device=x.device).repeat_interleave(proposals)
         targets, mask = self._walked(x)[rows], known.flatten(1)[rows]
         choose = drawing(self.observation, generator)
