@@ -240,9 +240,7 @@ def test_series_have_their_gaps_filled(tmp_path: Path, call: Call) -> None:
     assert call("complete", tmp_path / "run", data, "-o", tmp_path / "out.npy", "--fill", "mean").status == 0
     found = np.load(tmp_path / "out.npy").reshape(-1)
     assert len(found) == 600
-    assert (
-        found[~gone] == np.array([float(v) for (_, v), out in zip(values, gone, strict=True) if not out], "f")
-    ).all()
+    assert (found[~gone] == [float(v) for (_, v), out in zip(values, gone, strict=True) if not out]).all()
     assert np.mean((found[gone] > 2) == (level[gone] == 1)) > 0.9
 
 
@@ -308,3 +306,42 @@ def test_the_message_says_where_draws_are_approximate(tables: Path, tmp_path: Pa
     assert called.out.startswith("20 approximately completed examples of ")
     called = call("complete", tables / "full-histogram", files["first"], "-o", tmp_path / "out.csv")
     assert f"drawn from {tables / 'full-histogram'};" in called.out
+
+
+def steps_of(n: int, gaps: float, seed: int = 0) -> list[list[str]]:
+    """Days and two values of one slow level, some of them missing."""
+    rng = np.random.default_rng(seed)
+    level = np.repeat(rng.permutation(n) % 2, 10)[:n]
+    found = []
+    for i, y in enumerate(level):
+        cells = [f"{4 * y + 0.2 * rng.normal():.3f}", f"{-3 * y + 0.2 * rng.normal():.2f}"]
+        day = datetime.date(2021, 1, 1) + datetime.timedelta(days=i)
+        found.append([str(day), *("" if rng.random() < gaps else cell for cell in cells)])
+    return found
+
+
+@pytest.fixture(scope="module")
+def series(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs on windows of 16 rows, complete and with gaps, and the files."""
+    folder = tmp_path_factory.mktemp("series")
+    for data, gaps in (("full", 0.0), ("gaps", 0.05)):
+        write(folder / f"{data}.csv", steps_of(600, gaps), ["date", "v", "u"])
+        fit = ["fit", str(folder / f"{data}.csv"), "hmm", "--length", "16", "--model.states", "2", "--plain"]
+        assert main([*fit, "-o", str(folder / data)]) == 0
+    return folder
+
+
+@pytest.mark.parametrize("run", ["full", "gaps"])
+def test_a_series_without_gaps_is_not_changed(run: str, series: Path, tmp_path: Path, call: Call) -> None:
+    """Nothing is drawn unless a part of the windows is named."""
+    data = write(tmp_path / "data.csv", steps_of(48, 0.0, seed=5), ["date", "v", "u"])
+    for out in ("out.csv", "out.npy"):
+        called = call("complete", series / run, data, "-o", tmp_path / out)
+        assert called.status == 2
+        assert "has nothing to complete, since every value is known" in called.err
+        assert not (tmp_path / out).exists()
+    assert call("complete", series / run, data, "-o", tmp_path / "out.npy", "--keep", "first:0.5").status == 0
+    found = np.load(tmp_path / "out.npy").reshape(3, 16, 2)
+    values = np.array([row[1:] for row in read(data)[1]], float).reshape(3, 16, 2)
+    assert (found[:, :8] == values[:, :8]).all()
+    assert (found[:, 8:] != values[:, 8:]).all()

@@ -49,7 +49,9 @@ def main(arguments: Sequence[str]) -> int:
     examples, known, names = _asked(options, run)
     if bool(known.all()):
         mend = "leave the cells empty that are to be drawn"
-        if run.model.event.shape and run.model.event.layout != "vector":
+        if _is_by_gaps(run) and options.keep is None:
+            mend += f", or draw a part of each window (--keep first:{_KEPT})"
+        elif run.model.event.shape and run.model.event.layout != "vector":
             mend = "use a mask with black pixels" if options.mask else "keep a smaller part of it (--keep)"
         raise InputError(f"{options.file} has nothing to complete, since every value is known; {mend}")
     try:
@@ -147,7 +149,7 @@ def _parser(run: Run | None, arguments: Sequence[str]) -> Parser:
         "--keep",
         metavar="SIDE:SHARE",
         help=f"the share that is known: top, bottom, left or right of images, first of each sequence [top:{_KEPT}, "
-        f"first:{_KEPT}; of series with missing values, what is there]",
+        f"first:{_KEPT}; of series, all values that are there]",
     )
     parser.add_number("--top", Share, "short form of --keep top:SHARE", metavar="SHARE")
     parser.add_argument("--mask", metavar="IMAGE", help="images: what is known is white in this image of their size")
@@ -259,20 +261,27 @@ def _known_part(options: argparse.Namespace, event: Event, run: Run) -> Callable
         return lambda examples: ~examples.x.isnan()
     side, share = _keep(options, event)
     if sequence:
-        gaps = event.missing and options.keep is None
-
-        def known(examples: Batch) -> Tensor:
-            if gaps and bool(examples.x.isnan().any()):
-                return ~examples.x.isnan()
-            return _beginnings(event, (_sizes(event, examples) * share).round())
-
-        return known
+        if _is_by_gaps(run) and options.keep is None:
+            return lambda examples: ~examples.x.isnan()
+        return lambda examples: _beginnings(event, (_sizes(event, examples) * share).round()) & ~examples.x.isnan()
     axis = 1 if side in ("top", "bottom") else 2
     n = event.shape[axis]
     count, place = round(share * n), torch.arange(n)
     there = place < count if side in ("top", "left") else place >= n - count
     part = there.view(*(-1 if i == axis else 1 for i in range(len(event.shape))))
     return lambda examples: part.to(examples.x.device).expand(len(examples), *event.shape)
+
+
+def _is_by_gaps(run: Run) -> bool:
+    """Whether what is known of sequences are their values that are there, and not their beginnings."""
+    return run.model.event.layout == "sequence" and (run.model.event.missing or _is_series(run))
+
+
+def _is_series(run: Run) -> bool:
+    """Whether examples are windows of the rows of a table."""
+    from unsup.data.columns import TableForm
+
+    return isinstance(run.form, TableForm) and run.form.window > 0
 
 
 def _sizes(event: Event, examples: Batch) -> Tensor:
