@@ -345,3 +345,30 @@ def test_a_series_without_gaps_is_not_changed(run: str, series: Path, tmp_path: 
     values = np.array([row[1:] for row in read(data)[1]], float).reshape(3, 16, 2)
     assert (found[:, :8] == values[:, :8]).all()
     assert (found[:, 8:] != values[:, 8:]).all()
+
+
+@pytest.mark.parametrize("run", ["full", "gaps"])
+def test_a_run_on_a_complete_series_fills_gaps_too(run: str, series: Path, tmp_path: Path, call: Call) -> None:
+    """A value of one column follows from the other."""
+    whole, cells = steps_of(48, 0.0, seed=5), steps_of(48, 0.0, seed=5)
+    for i, row in enumerate(cells):
+        row[1 + i % 2] = ""
+    data = write(tmp_path / "data.csv", cells, ["date", "v", "u"])
+    assert call("complete", series / run, data, "-o", tmp_path / "out.npy").status == 0
+    found = np.load(tmp_path / "out.npy").reshape(48, 2)
+    values = np.array([row[1:] for row in whole], float)
+    gone = np.array([[cell == "" for cell in row[1:]] for row in cells])
+    assert (found[~gone] == values[~gone]).all()
+    assert np.mean(np.abs(found - values)[gone] < 1.5) > 0.9
+
+
+def test_what_a_model_in_order_cannot_fill_is_said(series: Path, tmp_path: Path, call: Call) -> None:
+    run, data = tmp_path / "rnn", write(tmp_path / "data.csv", steps_of(48, 0.2), ["date", "v", "u"])
+    fit = ("fit", series / "full.csv", "rnn", "--length", 16, "-o", run, "--preset", "tiny", "--steps", 2, "--plain")
+    assert call(*fit).status == 0
+    called = call("complete", run, data, "-o", tmp_path / "out.npy")
+    assert called.status == 2
+    last = called.err.strip().splitlines()[-1]
+    assert last.startswith(f"unsup: error: {data} has gaps before known values: ")
+    assert "--missing" not in last
+    assert last.endswith("such as hmm")

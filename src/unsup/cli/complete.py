@@ -62,6 +62,9 @@ def main(arguments: Sequence[str]) -> int:
     except InputError as error:
         asked = next((f"--{way} {getattr(options, way)}" for way in ("keep", "mask") if getattr(options, way)), None)
         if asked is None:
+            if _is_series(run):
+                mend = "use a run of a model that fills gaps anywhere, such as hmm"
+                raise InputError(f"{options.file} has gaps before known values: {error}; {mend}") from error
             raise
         raise InputError(f"{asked}: {error}{_instead(run, examples)}") from error
     _write(x, known, run, options, lengths, names)
@@ -187,7 +190,7 @@ def _asked(options: argparse.Namespace, run: Run) -> tuple[Batch, Tensor, list[s
     if isinstance(run.form, Written) and not ways:
         return _texts(options, run)
     is_known, is_folder = _known_part(options, event, run), Path(options.file).is_dir()
-    examples, names = examples_of(options, run, own=_with_gaps(event))
+    examples, names = examples_of(options, run, own=_with_gaps(run))
     files = list(map(file_of, names))
     if isinstance(run.form, Written | SoundForm):
         rows = list(range(len(names)))
@@ -338,9 +341,10 @@ def _mask(path: str, event: Event) -> Tensor:
     return torch.from_numpy(pixels[:3].astype("float64").mean(0) >= top / 2)[None]
 
 
-def _with_gaps(event: Event) -> Event:
+def _with_gaps(run: Run) -> Event:
     """The event of examples that may have missing entries; real ones keep the precision of the file."""
-    if event.is_image or event.layout == "sequence":
+    event = run.model.event
+    if event.is_image or (event.layout == "sequence" and not _is_series(run)):
         return event
     return replace(event, missing=True, precision=event.precision if event.is_discrete else "float64")
 
