@@ -12,11 +12,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import unsup
+from unsup import Batch
 from unsup.cli.main import main
 from unsup.core.model import KnowsMarginals
 from unsup.data.load import load_rows
+from unsup.evaluate.completions import fill_examples
 
 Call = Callable[..., Any]
 HEADER = ["n", "kind", "day", "price", "size", "flag"]
@@ -372,3 +375,54 @@ def test_what_a_model_in_order_cannot_fill_is_said(series: Path, tmp_path: Path,
     assert last.startswith(f"unsup: error: {data} has gaps before known values: ")
     assert "--missing" not in last
     assert last.endswith("such as hmm")
+
+
+@pytest.mark.parametrize("n", [32, 33, 41, 47])
+def test_all_rows_and_columns_of_a_series_are_written(n: int, series: Path, tmp_path: Path, call: Call) -> None:
+    """In the order of the file, which is not that of time. The last window is given what the one before it has."""
+    cells = steps_of(n, 0.3, seed=n)
+    places = np.random.default_rng(n).permutation(n)
+    mixed = [[cells[i][2], f"note {i}", cells[i][0], cells[i][1]] for i in places]
+    data = write(tmp_path / "data.csv", mixed, ["u", "remark", "date", "v"])
+    called = call("complete", series / "gaps", data, "-o", tmp_path / "out.csv", "--fill", "mean")
+    assert called.status == 0
+    gone = np.array([[cell == "" for cell in row[1:]] for row in cells])
+    assert called.out.startswith(f"{gone.sum()} missing cells in {gone.any(1).sum()} rows of {data} filled")
+    assert called.out.strip().endswith(f"all {n} rows in {tmp_path / 'out.csv'}")
+    header, after = read(tmp_path / "out.csv")
+    assert header == ["u", "remark", "date", "v"]
+    assert all(
+        was in (cell, "") for old, new in zip(mixed, after, strict=True) for was, cell in zip(old, new, strict=True)
+    )
+
+    values = torch.tensor([[float(cell or "nan") for cell in row[1:]] for row in cells], dtype=torch.float64)
+    model = unsup.load(series / "gaps")
+    for start in [*range(0, n - 15, 16), n - 16]:  # values that were filled before are known
+        window = values[None, start : start + 16]
+        values[start : start + 16] = fill_examples(model, Batch(window), ~window.isnan(), "mean")[0]
+    found = np.empty((n, 2))
+    found[places] = [[float(row[3]), float(row[0])] for row in after]
+    assert np.allclose(found, values, atol=6e-3)  # as many decimals as the file
+
+    call("complete", series / "gaps", data, "-o", tmp_path / "out.parquet", "--fill", "mean")
+    frame = pd.read_parquet(tmp_path / "out.parquet")
+    assert list(frame.columns) == ["date", "v", "u"]
+    assert [str(day.date()) for day in frame["date"]] == [row[2] for row in after]
+    assert np.allclose(frame[["v", "u"]], [[float(row[3]), float(row[0])] for row in after])
+
+
+def test_a_series_of_less_than_a_window(series: Path, tmp_path: Path, call: Call) -> None:
+    data = write(tmp_path / "data.csv", steps_of(15, 0.3), ["date", "v", "u"])
+    called = call("complete", series / "gaps", data, "-o", tmp_path / "out.csv")
+    assert called.status == 2
+    assert "has 15 rows, less than one window of 16 rows as in training" in called.err
+
+
+@pytest.mark.parametrize("left", [0, 1, 15])
+def test_scores_say_how_many_rows_fill_no_window(left: int, series: Path, tmp_path: Path, call: Call) -> None:
+    n = 32 + left
+    data = write(tmp_path / "data.csv", steps_of(n, 0.0), ["date", "v", "u"])
+    called = call("score", series / "full", data)
+    assert called.status == 0
+    assert (f"{left} of {n} rows left out" in called.err) == (left > 0)
+    assert called.err.count("left out") == min(left, 1)
