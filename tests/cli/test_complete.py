@@ -12,11 +12,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import unsup
+from unsup import Batch
 from unsup.cli.main import main
 from unsup.core.model import KnowsMarginals
 from unsup.data.load import load_rows
+from unsup.evaluate.completions import fill_examples
 
 Call = Callable[..., Any]
 HEADER = ["n", "kind", "day", "price", "size", "flag"]
@@ -223,7 +226,7 @@ def test_models_that_draw_estimate_the_mode(tmp_path: Path, call: Call) -> None:
     gaps = write(tmp_path / "gaps.csv", [[a, "", c] for a, _, c in bits[:20].astype(str).tolist()], header)
     called = call("complete", tmp_path / "run", gaps, "-o", tmp_path / "out.csv", "--fill", "mode", "--burn-in", 20)
     assert called.status == 0
-    assert "estimated by 100 draws" in called.out
+    assert "estimated by 100 approximate draws, by Gibbs sampling" in called.out
     assert (np.array(read(tmp_path / "out.csv")[1], int) == bits[:20]).all()
 
 
@@ -240,9 +243,7 @@ def test_series_have_their_gaps_filled(tmp_path: Path, call: Call) -> None:
     assert call("complete", tmp_path / "run", data, "-o", tmp_path / "out.npy", "--fill", "mean").status == 0
     found = np.load(tmp_path / "out.npy").reshape(-1)
     assert len(found) == 600
-    assert (
-        found[~gone] == np.array([float(v) for (_, v), out in zip(values, gone, strict=True) if not out], "f")
-    ).all()
+    assert (found[~gone] == [float(v) for (_, v), out in zip(values, gone, strict=True) if not out]).all()
     assert np.mean((found[gone] > 2) == (level[gone] == 1)) > 0.9
 
 
@@ -284,3 +285,144 @@ def test_mistakes_are_one_line(tables: Path, runs: Path, tmp_path: Path, call: C
     called = call("complete", run, tmp_path / "unknown.csv", "-o", out)
     assert called.status == 2
     assert "known words: 'a', 'b', 'c'" in called.err
+
+
+def test_the_message_says_where_draws_are_approximate(tables: Path, tmp_path: Path, call: Call) -> None:
+    """MADE draws exactly what comes after all known cells in the order of its only mask, else from proposals."""
+    run, cells = tmp_path / "made", rows(3)[:20]
+    fit = ("fit", tables / "full.csv", "made", "-o", run, "--preset", "tiny", "--steps", 20, "--plain")
+    assert call(*fit, "--model.masks", 1, "--model.order", "natural").status == 0
+    files = {}
+    for name, places in (("last", {4, 5}), ("first", {0})):
+        gaps = [["" if d in places else cell for d, cell in enumerate(row)] for row in cells]
+        files[name] = write(tmp_path / f"{name}.csv", gaps)
+    for name, fill, said in (
+        ("last", "draw", f"drawn from {run};"),
+        ("first", "draw", f"drawn approximately from {run}, each chosen from 100 proposals;"),
+        ("last", "mode", f"filled with the mode under {run}, estimated by 100 draws;"),
+        ("first", "mean", f"filled with the mean under {run}, estimated by 100 approximate draws, each chosen from"),
+    ):
+        called = call("complete", run, files[name], "-o", tmp_path / "out.csv", "--fill", fill)
+        assert called.status == 0
+        assert said in called.out
+    called = call("complete", run, files["first"], "-o", tmp_path / "out.npy")
+    assert called.out.startswith("20 approximately completed examples of ")
+    called = call("complete", tables / "full-histogram", files["first"], "-o", tmp_path / "out.csv")
+    assert f"drawn from {tables / 'full-histogram'};" in called.out
+
+
+def steps_of(n: int, gaps: float, seed: int = 0) -> list[list[str]]:
+    """Days and two values of one slow level, some of them missing."""
+    rng = np.random.default_rng(seed)
+    level = np.repeat(rng.permutation(n) % 2, 10)[:n]
+    found = []
+    for i, y in enumerate(level):
+        cells = [f"{4 * y + 0.2 * rng.normal():.3f}", f"{-3 * y + 0.2 * rng.normal():.2f}"]
+        day = datetime.date(2021, 1, 1) + datetime.timedelta(days=i)
+        found.append([str(day), *("" if rng.random() < gaps else cell for cell in cells)])
+    return found
+
+
+@pytest.fixture(scope="module")
+def series(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs on windows of 16 rows, complete and with gaps, and the files."""
+    folder = tmp_path_factory.mktemp("series")
+    for data, gaps in (("full", 0.0), ("gaps", 0.05)):
+        write(folder / f"{data}.csv", steps_of(600, gaps), ["date", "v", "u"])
+        fit = ["fit", str(folder / f"{data}.csv"), "hmm", "--length", "16", "--model.states", "2", "--plain"]
+        assert main([*fit, "-o", str(folder / data)]) == 0
+    return folder
+
+
+@pytest.mark.parametrize("run", ["full", "gaps"])
+def test_a_series_without_gaps_is_not_changed(run: str, series: Path, tmp_path: Path, call: Call) -> None:
+    """Nothing is drawn unless a part of the windows is named."""
+    data = write(tmp_path / "data.csv", steps_of(48, 0.0, seed=5), ["date", "v", "u"])
+    for out in ("out.csv", "out.npy"):
+        called = call("complete", series / run, data, "-o", tmp_path / out)
+        assert called.status == 2
+        assert "has nothing to complete, since every value is known" in called.err
+        assert not (tmp_path / out).exists()
+    assert call("complete", series / run, data, "-o", tmp_path / "out.npy", "--keep", "first:0.5").status == 0
+    found = np.load(tmp_path / "out.npy").reshape(3, 16, 2)
+    values = np.array([row[1:] for row in read(data)[1]], float).reshape(3, 16, 2)
+    assert (found[:, :8] == values[:, :8]).all()
+    assert (found[:, 8:] != values[:, 8:]).all()
+
+
+@pytest.mark.parametrize("run", ["full", "gaps"])
+def test_a_run_on_a_complete_series_fills_gaps_too(run: str, series: Path, tmp_path: Path, call: Call) -> None:
+    """A value of one column follows from the other."""
+    whole, cells = steps_of(48, 0.0, seed=5), steps_of(48, 0.0, seed=5)
+    for i, row in enumerate(cells):
+        row[1 + i % 2] = ""
+    data = write(tmp_path / "data.csv", cells, ["date", "v", "u"])
+    assert call("complete", series / run, data, "-o", tmp_path / "out.npy").status == 0
+    found = np.load(tmp_path / "out.npy").reshape(48, 2)
+    values = np.array([row[1:] for row in whole], float)
+    gone = np.array([[cell == "" for cell in row[1:]] for row in cells])
+    assert (found[~gone] == values[~gone]).all()
+    assert np.mean(np.abs(found - values)[gone] < 1.5) > 0.9
+
+
+def test_what_a_model_in_order_cannot_fill_is_said(series: Path, tmp_path: Path, call: Call) -> None:
+    run, data = tmp_path / "rnn", write(tmp_path / "data.csv", steps_of(48, 0.2), ["date", "v", "u"])
+    fit = ("fit", series / "full.csv", "rnn", "--length", 16, "-o", run, "--preset", "tiny", "--steps", 2, "--plain")
+    assert call(*fit).status == 0
+    called = call("complete", run, data, "-o", tmp_path / "out.npy")
+    assert called.status == 2
+    last = called.err.strip().splitlines()[-1]
+    assert last.startswith(f"unsup: error: {data} has gaps before known values: ")
+    assert "--missing" not in last
+    assert last.endswith("such as hmm")
+
+
+@pytest.mark.parametrize("n", [32, 33, 41, 47])
+def test_all_rows_and_columns_of_a_series_are_written(n: int, series: Path, tmp_path: Path, call: Call) -> None:
+    """In the order of the file, which is not that of time. The last window is given what the one before it has."""
+    cells = steps_of(n, 0.3, seed=n)
+    places = np.random.default_rng(n).permutation(n)
+    mixed = [[cells[i][2], f"note {i}", cells[i][0], cells[i][1]] for i in places]
+    data = write(tmp_path / "data.csv", mixed, ["u", "remark", "date", "v"])
+    called = call("complete", series / "gaps", data, "-o", tmp_path / "out.csv", "--fill", "mean")
+    assert called.status == 0
+    gone = np.array([[cell == "" for cell in row[1:]] for row in cells])
+    assert called.out.startswith(f"{gone.sum()} missing cells in {gone.any(1).sum()} rows of {data} filled")
+    assert called.out.strip().endswith(f"all {n} rows in {tmp_path / 'out.csv'}")
+    header, after = read(tmp_path / "out.csv")
+    assert header == ["u", "remark", "date", "v"]
+    assert all(
+        was in (cell, "") for old, new in zip(mixed, after, strict=True) for was, cell in zip(old, new, strict=True)
+    )
+
+    values = torch.tensor([[float(cell or "nan") for cell in row[1:]] for row in cells], dtype=torch.float64)
+    model = unsup.load(series / "gaps")
+    for start in [*range(0, n - 15, 16), n - 16]:  # values that were filled before are known
+        window = values[None, start : start + 16]
+        values[start : start + 16] = fill_examples(model, Batch(window), ~window.isnan(), "mean")[0]
+    found = np.empty((n, 2))
+    found[places] = [[float(row[3]), float(row[0])] for row in after]
+    assert np.allclose(found, values, atol=6e-3)  # as many decimals as the file
+
+    call("complete", series / "gaps", data, "-o", tmp_path / "out.parquet", "--fill", "mean")
+    frame = pd.read_parquet(tmp_path / "out.parquet")
+    assert list(frame.columns) == ["date", "v", "u"]
+    assert [str(day.date()) for day in frame["date"]] == [row[2] for row in after]
+    assert np.allclose(frame[["v", "u"]], [[float(row[3]), float(row[0])] for row in after])
+
+
+def test_a_series_of_less_than_a_window(series: Path, tmp_path: Path, call: Call) -> None:
+    data = write(tmp_path / "data.csv", steps_of(15, 0.3), ["date", "v", "u"])
+    called = call("complete", series / "gaps", data, "-o", tmp_path / "out.csv")
+    assert called.status == 2
+    assert "has 15 rows, less than one window of 16 rows as in training" in called.err
+
+
+@pytest.mark.parametrize("left", [0, 1, 15])
+def test_scores_say_how_many_rows_fill_no_window(left: int, series: Path, tmp_path: Path, call: Call) -> None:
+    n = 32 + left
+    data = write(tmp_path / "data.csv", steps_of(n, 0.0), ["date", "v", "u"])
+    called = call("score", series / "full", data)
+    assert called.status == 0
+    assert (f"{left} of {n} rows left out" in called.err) == (left > 0)
+    assert called.err.count("left out") == min(left, 1)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unsup.cli.conditions import add_example_options, examples_of
+from unsup.cli.conditions import add_example_options, examples_of, reading_of
 from unsup.cli.knobs import add_knobs, knobs_in, parse_for_run
 from unsup.cli.options import Parser, add_memory, chosen
 from unsup.cli.sample import OUT_HELP, Clock, check_completes, check_output, prompted, write_examples
@@ -23,11 +24,12 @@ if TYPE_CHECKING:
 
     from unsup.core.batch import Batch
     from unsup.core.event import Event
+    from unsup.data.series import Series
     from unsup.train.runs import Run
 
 _KEPT = 0.5
 _SIDES = ("top", "bottom", "left", "right")
-_READING = ("decimal", "header")
+_READING = ("decimal", "header", "sheet")
 _FILLS = ("draw", "mode", "mean")
 _TEXT = (".csv", ".tsv", ".csv.gz")
 
@@ -49,31 +51,53 @@ def main(arguments: Sequence[str]) -> int:
     examples, known, names = _asked(options, run)
     if bool(known.all()):
         mend = "leave the cells empty that are to be drawn"
-        if run.model.event.shape and run.model.event.layout != "vector":
+        if _is_by_gaps(run) and options.keep is None:
+            mend += f", or draw a part of each window (--keep first:{_KEPT})"
+        elif run.model.event.shape and run.model.event.layout != "vector":
             mend = "use a mask with black pixels" if options.mask else "keep a smaller part of it (--keep)"
         raise InputError(f"{options.file} has nothing to complete, since every value is known; {mend}")
+    rows = _rows_of(options, run)
     try:
         with Progress("auto", unit="example", start=0) as display:
             clock = Clock(len(examples), display, "example")
             with heard_by(clock.on_step):
-                x, lengths = _completed(run, examples, known, options, clock)
+                if rows is None:
+                    x, lengths = _completed(run, examples, known, options, clock)
+                else:
+                    x, lengths = _completed_windows(run, examples, known, len(rows.x), options, clock), None
     except InputError as error:
         asked = next((f"--{way} {getattr(options, way)}" for way in ("keep", "mask") if getattr(options, way)), None)
         if asked is None:
+            if _is_series(run):
+                mend = "use a run of a model that fills gaps anywhere, such as hmm"
+                raise InputError(f"{options.file} has gaps before known values: {error}; {mend}") from error
             raise
         raise InputError(f"{asked}: {error}{_instead(run, examples)}") from error
-    _write(x, ~known, run, options, lengths, names)
+    if rows is None or Path(options.out).suffix.lower() in (".npy", ".png"):
+        _write(x, known, run, options, lengths, names)
+    else:
+        _write_series(x, known, rows, run, options)
     return 0
 
 
 def _completed(
-    run: Run, examples: Batch, known: Tensor, options: argparse.Namespace, clock: Clock
+    run: Run, examples: Batch, known: Tensor, options: argparse.Namespace, clock: Clock, before: int = 0
 ) -> tuple[Tensor, Tensor | None]:
-    """The completed examples and their lengths."""
+    """The completed examples and their lengths.
+
+    Args:
+        before: the number of examples that were completed before, with other noise.
+    """
     from unsup.core.model import KnowsMarginals
     from unsup.evaluate.completions import complete_examples, fill_examples
+    from unsup.evaluate.samples import CHUNK
 
-    own, settings = knobs_in(options), {"seed": options.seed, "on_chunk": clock.on_chunk}
+    own = knobs_in(options)
+    settings = {
+        "seed": options.seed,
+        "on_chunk": lambda done, total: clock.on_chunk(before + done, before + total),
+        "before": -(-before // CHUNK),
+    }
     if options.fill == "draw":
         return complete_examples(run.model, examples, known, options=own, **settings)
     if own and isinstance(run.model, KnowsMarginals):
@@ -82,15 +106,65 @@ def _completed(
     return fill_examples(run.model, examples, known, options.fill, options=own, **settings), None
 
 
-def _how(run: Run, fill: str) -> str:
+def _completed_windows(
+    run: Run, examples: Batch, known: Tensor, n: int, options: argparse.Namespace, clock: Clock
+) -> Tensor:
+    """The completed windows of a series of ``n`` rows, ``(W, L, ...)``.
+
+    The last one may overlap the one before it, of which all values are then known.
+    """
+    import torch
+
+    window, first = examples.x.shape[1], len(examples) - 1
+    rest = n % window
+    if not rest:
+        return _completed(run, examples, known, options, clock)[0]
+    x, _ = _completed(run, examples.take(slice(0, first)), known[:first], options, clock)
+    last, seen = examples.take(slice(first, None)), known[first:].clone()
+    values = last.x.clone()
+    values[:, : window - rest] = x[-1:, rest:].to(values.dtype)
+    seen[:, : window - rest] = True
+    end, _ = _completed(run, replace(last, x=values), seen, options, clock, before=first)
+    return torch.cat([x, end])
+
+
+def _rows_of(options: argparse.Namespace, run: Run) -> Series | None:
+    """The rows of a file with a series, in the order of time; None for other data."""
+    from unsup.data.catalog import TABLES_BY_SUFFIX
+    from unsup.data.columns import TableForm
+    from unsup.data.tables import series_like
+
+    path = Path(options.file or "").expanduser()
+    is_table = path.is_file() and path.name.lower().endswith(tuple(itertools.chain(*TABLES_BY_SUFFIX.values())))
+    if not (_is_series(run) and is_table):
+        return None
+    assert isinstance(run.form, TableForm)
+    reading = {k: v for k, v in reading_of(options, run).items() if k in _READING}
+    return series_like(path, run.form, **reading)[0]
+
+
+def _how(run: Run, fill: str, known: Tensor) -> str:
     """How the cells were filled, as in ``12 missing cells in 5 rows of a.csv …``."""
     from unsup.core.model import KnowsMarginals
     from unsup.evaluate.completions import DRAWS
 
+    way = _approximation(run, fill, known)
     if fill == "draw":
-        return f"drawn from {run.path}"
-    estimate = "" if isinstance(run.model, KnowsMarginals) else f", estimated by {DRAWS} draws"
-    return f"filled with the {fill} under {run.path}{estimate}"
+        return f"drawn from {run.path}" if way is None else f"drawn approximately from {run.path}, {way}"
+    if isinstance(run.model, KnowsMarginals):
+        return f"filled with the {fill} under {run.path}"
+    draws = f"{DRAWS} draws" if way is None else f"{DRAWS} approximate draws, {way}"
+    return f"filled with the {fill} under {run.path}, estimated by {draws}"
+
+
+def _approximation(run: Run, fill: str, known: Tensor) -> str | None:
+    """How draws are approximate, a clause; None if they are exact, or nothing is drawn."""
+    from unsup.core.model import CanComplete, KnowsMarginals
+
+    assert isinstance(run.model, CanComplete)
+    if fill != "draw" and isinstance(run.model, KnowsMarginals):
+        return None
+    return run.model.approximation(known.to(run.model.device))
 
 
 def _instead(run: Run, examples: Batch) -> str:
@@ -134,13 +208,13 @@ def _parser(run: Run | None, arguments: Sequence[str]) -> Parser:
         "--keep",
         metavar="SIDE:SHARE",
         help=f"the share that is known: top, bottom, left or right of images, first of each sequence [top:{_KEPT}, "
-        f"first:{_KEPT}; of series with missing values, what is there]",
+        f"first:{_KEPT}; of series, all values that are there]",
     )
     parser.add_number("--top", Share, "short form of --keep top:SHARE", metavar="SHARE")
     parser.add_argument("--mask", metavar="IMAGE", help="images: what is known is white in this image of their size")
     parser.add_number("--seconds", Positive, "sound: the duration that is known, from the beginning", metavar="S")
     parser.add_argument("--prompt", metavar="TEXT", help="text to continue, in place of FILE")
-    add_example_options(parser, arguments, without=("missing",))
+    add_example_options(parser, arguments, without=("missing", "stride"))
     add_memory(parser)
     parser.add_argument("-h", "--help", action="store_true", help="show this help message and exit")
     if run is not None:
@@ -172,7 +246,7 @@ def _asked(options: argparse.Namespace, run: Run) -> tuple[Batch, Tensor, list[s
     if isinstance(run.form, Written) and not ways:
         return _texts(options, run)
     is_known, is_folder = _known_part(options, event, run), Path(options.file).is_dir()
-    examples, names = examples_of(options, run, own=_with_gaps(event))
+    examples, names = examples_of(options, run, own=_with_gaps(run), cover=True)
     files = list(map(file_of, names))
     if isinstance(run.form, Written | SoundForm):
         rows = list(range(len(names)))
@@ -246,20 +320,27 @@ def _known_part(options: argparse.Namespace, event: Event, run: Run) -> Callable
         return lambda examples: ~examples.x.isnan()
     side, share = _keep(options, event)
     if sequence:
-        gaps = event.missing and options.keep is None
-
-        def known(examples: Batch) -> Tensor:
-            if gaps and bool(examples.x.isnan().any()):
-                return ~examples.x.isnan()
-            return _beginnings(event, (_sizes(event, examples) * share).round())
-
-        return known
+        if _is_by_gaps(run) and options.keep is None:
+            return lambda examples: ~examples.x.isnan()
+        return lambda examples: _beginnings(event, (_sizes(event, examples) * share).round()) & ~examples.x.isnan()
     axis = 1 if side in ("top", "bottom") else 2
     n = event.shape[axis]
     count, place = round(share * n), torch.arange(n)
     there = place < count if side in ("top", "left") else place >= n - count
     part = there.view(*(-1 if i == axis else 1 for i in range(len(event.shape))))
     return lambda examples: part.to(examples.x.device).expand(len(examples), *event.shape)
+
+
+def _is_by_gaps(run: Run) -> bool:
+    """Whether what is known of sequences are their values that are there, and not their beginnings."""
+    return run.model.event.layout == "sequence" and (run.model.event.missing or _is_series(run))
+
+
+def _is_series(run: Run) -> bool:
+    """Whether examples are windows of the rows of a table."""
+    from unsup.data.columns import TableForm
+
+    return isinstance(run.form, TableForm) and run.form.window > 0
 
 
 def _sizes(event: Event, examples: Batch) -> Tensor:
@@ -316,15 +397,16 @@ def _mask(path: str, event: Event) -> Tensor:
     return torch.from_numpy(pixels[:3].astype("float64").mean(0) >= top / 2)[None]
 
 
-def _with_gaps(event: Event) -> Event:
+def _with_gaps(run: Run) -> Event:
     """The event of examples that may have missing entries; real ones keep the precision of the file."""
-    if event.is_image or event.layout == "sequence":
+    event = run.model.event
+    if event.is_image or (event.layout == "sequence" and not _is_series(run)):
         return event
     return replace(event, missing=True, precision=event.precision if event.is_discrete else "float64")
 
 
 def _write(
-    x: Tensor, gaps: Tensor, run: Run, options: argparse.Namespace, lengths: Tensor | None, names: list[str]
+    x: Tensor, known: Tensor, run: Run, options: argparse.Namespace, lengths: Tensor | None, names: list[str]
 ) -> None:
     """Write completed examples; the other cells of a CSV file are copied as text, with all of its columns."""
     from unsup.core.storage import write_file
@@ -335,9 +417,57 @@ def _write(
     form, path, out = run.form, Path(options.file or "").expanduser(), Path(options.out)
     is_csv = path.is_file() and path.name.lower().endswith(TABLES_BY_SUFFIX["a .csv table"])
     if not (isinstance(form, TableForm) and not form.window and is_csv and out.name.lower().endswith(_TEXT)):
-        write_examples(x, run, options.out, "completed example", lengths=lengths, apart=True, names=names)
+        way = _approximation(run, options.fill, known)
+        noun = "completed example" if way is None else "approximately completed example"
+        write_examples(x, run, options.out, noun, lengths=lengths, apart=True, names=names)
         return
-    reading: dict[str, Any] = chosen(options, _READING)
+    gaps = ~known
+    reading: dict[str, Any] = chosen(options, ("decimal", "header"))
     write_file(out, filled(path, form, x, gaps, out, **reading))
     some = f"{counted(int(gaps.sum()), 'missing cell')} in {counted(int(gaps.any(1).sum()), 'row')}"
-    write(f"{some} of {options.file} {_how(run, options.fill)}; all {counted(len(x), 'row')} in {options.out}")
+    write(f"{some} of {options.file} {_how(run, options.fill, known)}; all {counted(len(x), 'row')} in {options.out}")
+
+
+def _write_series(x: Tensor, known: Tensor, rows: Series, run: Run, options: argparse.Namespace) -> None:
+    """Write the completed rows of a series in the order of their file, as `_write` does with those of a table.
+
+    Files of other kinds than the input have the column of times, and those of the model.
+    """
+    import numpy as np
+    import torch
+
+    from unsup.core.storage import write_file
+    from unsup.data.catalog import TABLES_BY_SUFFIX
+    from unsup.data.columns import TableForm
+    from unsup.data.tables import filled
+
+    form, path, out = run.form, Path(options.file).expanduser(), Path(options.out)
+    assert isinstance(form, TableForm)
+    n, width = rows.x.shape
+    gaps = rows.in_file(_rows_in(~known, n, width).numpy())
+    drawn = rows.in_file(_rows_in(x, n, width).double().numpy())
+    values = torch.from_numpy(np.where(gaps, drawn, rows.in_file(rows.x)))
+    if path.name.lower().endswith(TABLES_BY_SUFFIX["a .csv table"]) and out.name.lower().endswith(_TEXT):
+        reading: dict[str, Any] = chosen(options, ("decimal", "header"))
+        write_file(out, filled(path, form, values, torch.from_numpy(gaps), out, **reading))
+    else:
+        form = replace(form, window=0, columns=rows.columns)
+        if rows.time is not None and rows.moments is not None:
+            form = replace(form, columns=(rows.time, *form.columns))
+            values = torch.cat([torch.from_numpy(rows.in_file(rows.moments))[:, None], values], 1)
+        for place, content in form.files(values, out):
+            write_file(place, content)
+    noun = "missing cell" if options.keep is None else "cell"
+    some = f"{counted(int(gaps.sum()), noun)} in {counted(int(gaps.any(1).sum()), 'row')}"
+    write(f"{some} of {options.file} {_how(run, options.fill, known)}; all {counted(n, 'row')} in {options.out}")
+
+
+def _rows_in(windows: Tensor, n: int, width: int) -> Tensor:
+    """The ``n`` rows ``(n, width)`` of windows ``(W, L, ...)``, of which the last may overlap the one before it."""
+    import torch
+
+    each = windows.reshape(len(windows), -1, width)  # (W, L, D)
+    rest = n % each.shape[1]
+    if not rest:
+        return each.flatten(0, 1)
+    return torch.cat([each[:-1].flatten(0, 1), each[-1, -rest:]])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from unsup.cli.options import Parser, add_data, chosen
 from unsup.cli.words import is_number
@@ -124,7 +124,7 @@ def _examples(path: str, event: Event, run: Run) -> Tensor:
 
 
 def examples_of(
-    options: argparse.Namespace, run: Run, *, needed: bool = False, own: Event | None = None
+    options: argparse.Namespace, run: Run, *, needed: bool = False, own: Event | None = None, cover: bool = False
 ) -> tuple[Batch, tuple[str, ...]]:
     """The examples of the user with their conditions and names.
 
@@ -135,29 +135,27 @@ def examples_of(
         options: namespace with ``file`` and `EXAMPLE_OPTIONS`.
         needed: whether a model that is conditioned on a class needs one.
         own: event of the examples, if it is not that of the model.
+        cover: of a series, whether every row is in a window, of which the last may overlap the one before it.
 
     Raises:
         InputError: examples or conditions do not fit the run, or conditions are missing.
         CapabilityError: conditions for a model without a condition.
     """
-    from unsup.data.load import load_batch, options_taken
+    from unsup.data.load import load_batch
 
     event, name = conditioned(run.model), run.config["model"]["model"]
     gaps = run.gaps if own is None else None
     own = own or run.model.event
     words: list[str] | None = getattr(options, "given", None)
-    reading = {k: v for k, v in chosen(options, EXAMPLE_OPTIONS).items() if k != "given"}
-    sheet = None if (record := run.config["data"]) is None else record["options"].get("sheet")
-    if sheet is not None and "sheet" in options_taken(options.file):
-        reading.setdefault("sheet", sheet)
+    reading = reading_of(options, run)
     if event is None:
         if words is not None:
             raise CapabilityError(_why_none(name))
-        return load_batch(options.file, own, form=run.form, gaps=gaps, **reading)
+        return load_batch(options.file, own, form=run.form, gaps=gaps, cover=cover, **reading)
     labels = _labels(run, event)
     columns = _columns(run)
     if words is not None and _are_values(words, labels):
-        batch, names = load_batch(options.file, own, form=run.form, gaps=gaps, **reading, given=columns)
+        batch, names = load_batch(options.file, own, form=run.form, gaps=gaps, cover=cover, **reading, given=columns)
         given = _values(words, event, labels)
         return replace(batch, given=given.expand(len(batch), *event.shape)), names
     where = columns if words is None else tuple(words)
@@ -168,12 +166,24 @@ def examples_of(
         labels=labels or (),
         form=run.form,
         gaps=gaps,
+        cover=cover,
         **reading,
         given=where,
     )
     if batch.given is None and (needed or not _is_class(event)):
         raise InputError(f"this {name} is conditioned on {event}; pass the condition with --given {_form(event)}")
     return batch, names
+
+
+def reading_of(options: argparse.Namespace, run: Run) -> dict[str, Any]:
+    """The options with which the file of the user is read."""
+    from unsup.data.load import options_taken
+
+    reading = {k: v for k, v in chosen(options, EXAMPLE_OPTIONS).items() if k != "given"}
+    sheet = None if (record := run.config["data"]) is None else record["options"].get("sheet")
+    if sheet is not None and "sheet" in options_taken(options.file):
+        reading.setdefault("sheet", sheet)
+    return reading
 
 
 def _columns(run: Run) -> tuple[str, ...]:

@@ -584,6 +584,10 @@ class CanComplete(ABC):
     def complete(self, x: Tensor, known: Tensor, *, generator: Generator | None = None) -> Tensor:
         """Draw the entries where ``known`` (bool, shape of ``x``) is False, given the other entries."""
 
+    def approximation(self, known: Tensor) -> str | None:
+        """How `complete` approximates the conditional distribution given these entries, a clause; None if exact."""
+        return None
+
     def check_known(self, x: Tensor, known: Tensor) -> None:
         """Raise `InputError` unless ``known`` is bool, has the shape of ``x``, and known entries are in the support."""
         event = cast(Model, self).event

@@ -296,6 +296,7 @@ def load_batch(
     labels: Sequence[str] = (),
     form: Form | None = None,
     gaps: Gaps | None = None,
+    cover: bool = False,
     **options: Any,
 ) -> tuple[Batch, tuple[str, ...]]:
     """`load_examples` with lengths and, if a model needs them and the data has them, conditions.
@@ -310,6 +311,7 @@ def load_batch(
             numbers.
         gaps: what was done about missing entries of the training data (`Run.gaps`), which is done here too; the option
             ``missing`` overrides it.
+        cover: of a series, whether every row is in a window, of which the last may overlap the one before it.
         **options: as in `load_data`, including ``given``. Without it, labels are the conditions if the condition is
             a class.
 
@@ -349,7 +351,7 @@ def load_batch(
     if isinstance(form, TableForm) and (place.is_table or place.target == FRAME) and place.path is not None:
         place_form = form if condition is not None else replace(form, given=())
         reading = {k: v for k, v in chosen.items() if k not in ("drop", "categorical", "length", "time")}
-        found = tables.read_like(place.path, place_form, **reading)
+        found = tables.read_like(place.path, place_form, cover=cover, **reading)
         given = given or tuple(column.name for column in place_form.given)
     elif isinstance(form, WordsForm) and place.path is not None:
         found = form.read(place.path, chosen.get("length", event.shape[0]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from unsup.core.errors import InputError
 from unsup.core.escapes import shell_word
 from unsup.core.event import REAL, Event
+from unsup.core.words import counted
 from unsup.data.catalog import Missing
 from unsup.data.columns import Column, TableForm
 from unsup.data.examples import Examples, Names, listing
@@ -35,6 +37,8 @@ class Series:
         places: the location of each row.
         notes: what was decided.
         time: the column of times by which they were sorted.
+        moments: its values ``(N,)``.
+        order: the number of each row in the file ``(N,)``; None for the order of the file.
     """
 
     x: Values
@@ -42,6 +46,16 @@ class Series:
     places: Sequence[str]
     notes: tuple[str, ...] = ()
     time: Column | None = None
+    moments: Values | None = None
+    order: NDArray[np.int64] | None = None
+
+    def in_file(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """Rows ``(N, ...)`` in the order of time, in the order of the file."""
+        if self.order is None:
+            return rows
+        found = np.empty_like(rows)
+        found[self.order] = rows
+        return found
 
 
 def in_order(series: Series, time: str | None, owner: str) -> Series:
@@ -71,7 +85,7 @@ def in_order(series: Series, time: str | None, owner: str) -> Series:
         order = np.argsort(moments, kind="stable")
         kept = [i for i in range(len(series.columns)) if i != d]
         x, places = series.x[order][:, kept], Names(series.places.__getitem__, order)
-        series = Series(x, tuple(series.columns[i] for i in kept), places, tuple(notes), column)
+        series = Series(x, tuple(series.columns[i] for i in kept), places, tuple(notes), column, moments[order], order)
     words = [column.name for column in series.columns if column.kind == "words"]
     if words:
         raise InputError(
@@ -92,6 +106,7 @@ def windows(
     separator: str,
     owner: str,
     whole: bool = False,
+    cover: bool = False,
 ) -> Examples:
     """Windows of consecutive rows; the first 80 % of the rows are for training, the last 10 % for test.
 
@@ -102,6 +117,8 @@ def windows(
         stride: rows from one window to the next; a quarter of ``length`` by default, ``length`` if ``whole``.
         missing: as for tables; ``drop`` removes windows, ``impute`` interpolates, in each split from its own rows.
         whole: whether the rows are one part, not split.
+        cover: whether rows after the last of these windows have another one, which ends at the last row and overlaps
+            the one before it. Otherwise a note says how many such rows a part has that is not split.
 
     Raises:
         InputError: a part has fewer rows than a window, or ``missing`` refuses.
@@ -115,13 +132,24 @@ def windows(
         starts.append(own)
         counts.append(len(own))
         first += size
-    if not counts[0] or (not whole and not all(counts)):
+    if whole and not counts[0]:
         raise InputError(
-            f"{owner} has {n:,} rows, and its {'rows' if whole else 'splits of ' + ', '.join(f'{s:,}' for s in sizes)} "
+            f"{owner} has {counted(n, 'row')}, less than one window of {length:,} rows as in training; add rows, or "
+            "train a run with a smaller --length"
+        )
+    if not whole and not all(counts):
+        raise InputError(
+            f"{owner} has {n:,} rows, and its splits of {', '.join(f'{s:,}' for s in sizes)} "
             f"are too few for windows of length={length} (--length); use a smaller length"
         )
     x = series.x
     notes = list(series.notes)
+    left = n - int(starts[0][-1]) - length
+    if whole and left and cover:
+        starts[0] = np.append(starts[0], n - length)
+        counts[0] += 1
+    elif whole and left:
+        notes.append(f"{left:,} of {n:,} rows left out, since they do not fill a window of {length:,}")
     gaps = np.isnan(x)
     if gaps.any():
         count, where = rows_with_gaps(gaps, [column.name for column in series.columns])

@@ -176,7 +176,9 @@ def _frame(frame: Any) -> Raw:
     return _raw(table, table.schema)
 
 
-def read_like(path: Any, form: TableForm, *, missing: Missing = "keep", **options: Any) -> Examples:
+def read_like(
+    path: Any, form: TableForm, *, missing: Missing = "keep", cover: bool = False, **options: Any
+) -> Examples:
     """Another table with the columns of ``form``, matched by name: their words keep their numbers.
 
     Other columns are ignored.
@@ -185,15 +187,64 @@ def read_like(path: Any, form: TableForm, *, missing: Missing = "keep", **option
         path: a file that `read_csv`, `read_parquet` or `read_excel` reads, or a data frame.
         form: the columns of ``x`` and of the conditions, which follow them.
         missing: as for CSV.
+        cover: of a series, whether every row is in a window, of which the last may overlap the one before it.
         **options: of the reader.
 
     Raises:
         InputError: a column does not exist, or has cells of another kind.
     """
+    owner = _owner(path)
+    if form.window:
+        rows, separator = series_like(path, form, **options)
+        return series.windows(
+            rows,
+            length=form.window,
+            stride=options.get("stride"),
+            missing=missing,
+            separator=separator,
+            owner=owner,
+            whole=True,
+            cover=cover,
+        )
+    found, raw, notes, _ = _columns_like(path, form, options)
+    own = list(raw.columns)
+    x = np.stack([each.values for each in found], 1)
+    label = options.get("label") or form.label
+    if label and options.get("label") and label not in own:
+        raise InputError(f"{owner} has no column {label!r} for the label{nearest(label, own)}")
+    done, kept = _table(found, x, raw, owner, form, missing, notes)
+    if label in own:
+        read = read_label(label, raw.columns[label])
+        if not np.isnan(read.values).any():  # a label is not needed here
+            numbers, classes_of = _classes(read, f"the column {label!r} of {owner}")
+            done = replace(done, label=numbers if kept is None else numbers[torch.from_numpy(kept)], labels=classes_of)
+    return done
+
+
+def series_like(path: Any, form: TableForm, **options: Any) -> tuple[series.Series, str]:
+    """The rows of another series with the columns of ``form`` in the order of time, and the separator of its cells.
+
+    Raises:
+        InputError: as `read_like`.
+    """
+    found, raw, notes, time = _columns_like(path, form, options)
+    x = np.stack([each.values for each in found], 1)
+    rows = series.Series(x, tuple(each.column for each in found), raw.places, tuple(notes))
+    return series.in_order(rows, None if time is None else time.name, _owner(path)), raw.separator
+
+
+def _owner(path: Any) -> str:
+    return str(path) if isinstance(path, Path) else _FRAME
+
+
+def _columns_like(
+    path: Any, form: TableForm, options: Mapping[str, Any]
+) -> tuple[list[Found], Raw, list[str], Column | None]:
+    """The columns of ``form`` in another table, its cells, notes, and the time, which is last, or None."""
     columns = (*form.columns, *form.given)
     timed = columns if form.time is None else (*columns, form.time)
     raw, by_position = _raw_like(path, form, timed, options)
-    owner = str(path) if isinstance(path, Path) else _FRAME
+    owner = _owner(path)
     own, names, notes = list(raw.columns), [c.name for c in columns], list(raw.notes)
     if by_position:
         notes.append(f"no header, so the columns are matched by position: {listing(names)}")
@@ -212,31 +263,7 @@ def read_like(path: Any, form: TableForm, *, missing: Missing = "keep", **option
     found = [read_again(c, raw.columns[c.name]) for c in timed]
     _check_cells(found, raw, owner, needed=True)
     notes += [each.note for each in found if each.note]
-    if form.window:
-        x = np.stack([each.values for each in found], 1)
-        rows = series.Series(x, tuple(each.column for each in found), raw.places, tuple(notes))
-        rows = series.in_order(rows, None if time is None else time.name, owner)
-        stride = options.get("stride")
-        return series.windows(
-            rows,
-            length=form.window,
-            stride=stride,
-            missing=missing,
-            separator=raw.separator,
-            owner=owner,
-            whole=True,
-        )
-    x = np.stack([each.values for each in found], 1)
-    label = options.get("label") or form.label
-    if label and options.get("label") and label not in own:
-        raise InputError(f"{owner} has no column {label!r} for the label{nearest(label, own)}")
-    done, kept = _table(found, x, raw, owner, form, missing, notes)
-    if label in own:
-        read = read_label(label, raw.columns[label])
-        if not np.isnan(read.values).any():  # a label is not needed here
-            numbers, classes_of = _classes(read, f"the column {label!r} of {owner}")
-            done = replace(done, label=numbers if kept is None else numbers[torch.from_numpy(kept)], labels=classes_of)
-    return done
+    return found, raw, notes, time
 
 
 def cells_like(path: Path, form: TableForm) -> tuple[list[Found], str]:

@@ -12,6 +12,7 @@ from unsup.core.batch import Batch
 from unsup.core.errors import CapabilityError
 from unsup.core.marginals import typical, typical_of_draws
 from unsup.core.model import CanComplete, CanSample, HasLengths, KnowsMarginals, Model, has_ends, keyed_generator
+from unsup.core.steps import part_of
 from unsup.evaluate.conditions import beside, by_chunks, over_examples
 from unsup.evaluate.samples import CHUNK
 
@@ -40,6 +41,7 @@ def complete_examples(
     known: Tensor,
     *,
     seed: int = 0,
+    before: int = 0,
     options: Mapping[str, Any] | None = None,
     on_chunk: Callable[[int, int], None] | None = None,
 ) -> Drawn:
@@ -47,6 +49,7 @@ def complete_examples(
 
     Args:
         known: which entries are known, bool of the shape of the examples.
+        before: the number of chunks that were drawn before with this seed; their noise is not used again.
         options: of ``model.complete``.
     """
     assert isinstance(model, CanComplete)
@@ -55,7 +58,7 @@ def complete_examples(
         complete = model.complete_with_lengths
 
     def completed(position: int, part: Batch) -> Tensor:
-        generator = keyed_generator(seed, _COMPLETE, position, device=model.device)
+        generator = keyed_generator(seed, _COMPLETE, before + position, device=model.device)
         own = known[position * CHUNK :][: len(part)].to(part.x.device)
         found = complete(part.x, own, generator=generator, **beside(model, part.given), **(options or {}))
         return _packed(*found) if with_ends else _plain(found)
@@ -70,6 +73,7 @@ def fill_examples(
     way: Way,
     *,
     seed: int = 0,
+    before: int = 0,
     options: Mapping[str, Any] | None = None,
     on_chunk: Callable[[int, int], None] | None = None,
 ) -> Tensor:
@@ -83,6 +87,7 @@ def fill_examples(
     Args:
         known: which entries are known, bool of the shape of the examples.
         way: ``mode`` or ``mean``.
+        before: as of `complete_examples`.
         options: of ``model.complete``, where draws are needed.
 
     Raises:
@@ -94,9 +99,12 @@ def fill_examples(
     event, mean = model.event, way == "mean"
 
     def estimated(x: Tensor, own: Tensor, given: Mapping[str, Any], position: int) -> Tensor:
-        generator = keyed_generator(seed, _COMPLETE, position, device=model.device)
+        generator = keyed_generator(seed, _COMPLETE, before + position, device=model.device)
         complete = cast(Callable[..., Tensor], model.complete)
-        drawn = [complete(x, own, generator=generator, **given, **(options or {})) for _ in range(DRAWS)]
+        drawn = []
+        for i in range(DRAWS):
+            with part_of(i, DRAWS):
+                drawn.append(complete(x, own, generator=generator, **given, **(options or {})))
         found = torch.stack([part.flatten(1) for part in drawn])  # (draws, B, D)
         each = [
             typical_of_draws(own, support, mean=mean)

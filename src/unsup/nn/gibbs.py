@@ -102,3 +102,6 @@ class Undirected(BinaryUnits, CanComplete):
         fixed = pad(known.flatten(1), further)
         start = torch.where(fixed, pad(self._bits(x), further), start)
         return self._raw(boltzmann.gibbs(start, *self.interaction(), burn_in or self.burn_in, generator, fixed=fixed))
+
+    def approximation(self, known: Tensor) -> str | None:
+        return "by Gibbs sampling"

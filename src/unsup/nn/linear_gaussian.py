@@ -331,6 +331,9 @@ class LinearGaussian(Counting, HasEntryConditionals, CanSample, CanDecode, Knows
         residual = (self._points(whole, generator) - self.means).masked_fill(~known.flatten(1), math.nan)
         return self.kept(x, known, self._raw(lg.fill(residual, *self._factors(), generator)))
 
+    def approximation(self, known: Tensor) -> str | None:
+        return None if self.event.is_real else "with dequantised whole numbers"
+
     @torch.no_grad()
     def marginals(self, x: Tensor, known: Tensor) -> Iterator[tuple[int, Tensor, Marginal]]:
         """N(μ_d + w_dᵀm, w_dᵀP w_d + ψ_d), with the moments m and P of z given the known entries.

@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 from unsup.core.batch import Batch
 from unsup.core.config import Count, Positive, Share
 from unsup.core.model import ChooseEntry, CodesInOrders, IsAutoregressive, Model
-from unsup.core.steps import in_steps
+from unsup.core.steps import in_steps, part_of
 from unsup.nn.autoregressor import Choose, Naive, Steps, drawing, nothing_chosen, walk
 from unsup.nn.heads import Heads
 from unsup.nn.intervals import joined, log_chosen
@@ -137,10 +137,12 @@ class OrderMixture(Model, IsAutoregressive, CodesInOrders):
             return self.observation.raw(targets)
         weights = torch.ones(len(self.orders), device=self.device)
         order_of = weights.multinomial(n, replacement=True, generator=generator)
-        for order in order_of.unique().tolist():
+        orders = order_of.unique().tolist()
+        for i, order in enumerate(orders):
             rows = order_of == order
             net = steps(int(rows.sum()), order)
-            targets[rows] = walk(net, self.orders[order].argsort().tolist(), choose, targets[rows])
+            with part_of(i, len(orders)):
+                targets[rows] = walk(net, self.orders[order].argsort().tolist(), choose, targets[rows])
         return self.observation.raw(targets)
 
     @property

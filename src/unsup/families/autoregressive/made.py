@@ -25,6 +25,7 @@ from unsup.core.config import Count, Widths, Within
 from unsup.core.event import Event
 from unsup.core.model import Advice, CanComplete, Terms
 from unsup.core.parallel import is_last_part
+from unsup.core.steps import part_of
 from unsup.nn.autoregressor import Steps, drawing, keeping, nothing_chosen, walk
 from unsup.nn.columns import is_table
 from unsup.nn.front import ContinuousFront
@@ -180,16 +181,26 @@ class MADE(OrderMixture, CanComplete):
         """
         self.check_known(x, known)
         filled = torch.where(known, x, self.event.lowest(x))
-        parts = zip(filled.split(_TOGETHER), known.split(_TOGETHER), strict=True)
-        drawn = torch.cat([self._chosen_proposals(part, mask, generator) for part, mask in parts])
+        parts = list(zip(filled.split(_TOGETHER), known.split(_TOGETHER), strict=True))
+        found = []
+        for i, (part, mask) in enumerate(parts):
+            with part_of(i, len(parts)):
+                found.append(self._chosen_proposals(part, mask, generator))
+        drawn = torch.cat(found)
         return drawn if self.event.is_discrete else self.kept(x, known, drawn)
+
+    def approximation(self, known: Tensor) -> str | None:
+        return None if self._is_exact(known) else f"each chosen from {_PROPOSALS} proposals"
+
+    def _is_exact(self, known: Tensor) -> bool:
+        """Whether the known entries come first in the only order."""
+        in_order = known.flatten(1)[:, self.orders[0].argsort()]
+        return len(self.orders) == 1 and not bool((in_order[:, 1:] & ~in_order[:, :-1]).any())
 
     def _chosen_proposals(self, x: Tensor, known: Tensor, generator: Generator | None) -> Tensor:
         if not len(x):
             return self.observation.raw(nothing_chosen(self, self.observation, 0))
-        in_order = known.flatten(1)[:, self.orders[0].argsort()]
-        is_exact = len(self.orders) == 1 and not bool((in_order[:, 1:] & ~in_order[:, :-1]).any())
-        proposals = 1 if is_exact else _PROPOSALS
+        proposals = 1 if self._is_exact(known) else _PROPOSALS
         rows = torch.arange(len(x), device=x.device).repeat_interleave(proposals)
         targets, mask = self._walked(x)[rows], known.flatten(1)[rows]
         choose = drawing(self.observation, generator)
@@ -197,10 +208,12 @@ class MADE(OrderMixture, CanComplete):
         log_weight = torch.zeros(len(rows), dtype=torch.float64, device=x.device)
         weights = torch.ones(len(self.orders), device=x.device)
         order_of = weights.multinomial(len(rows), replacement=True, generator=generator)
-        for order in order_of.unique().tolist():
+        orders = order_of.unique().tolist()
+        for i, order in enumerate(orders):
             own = order_of == order
             net, sites = self.steps(int(own.sum()), order), self.orders[order].argsort().tolist()
-            drawn[own] = walk(net, sites, keeping(mask[own], targets[own].to(drawn.dtype), choose), drawn[own])
+            with part_of(i, len(orders)):
+                drawn[own] = walk(net, sites, keeping(mask[own], targets[own].to(drawn.dtype), choose), drawn[own])
             entries = self._entries_in_order(self.observation.raw(drawn[own]), order).double()
             log_weight[own] = entries.masked_fill(~mask[own], 0.0).sum(1)
         found = self.observation.raw(drawn).unflatten(0, (len(x), proposals))

@@ -28,6 +28,7 @@ from unsup.core.config import AtLeast, Count, Positive, Share
 from unsup.core.errors import InputError
 from unsup.core.event import Event
 from unsup.core.model import Advice, CanComplete, Terms
+from unsup.core.steps import part_of
 from unsup.nn.autoregressor import Steps, drawing, keeping, nothing_chosen, walk
 from unsup.nn.inputs import dense_inputs
 from unsup.nn.masked import draw_degrees
@@ -223,11 +224,13 @@ class NADE(OrderMixture, CanComplete):
         choose = drawing(self.observation, generator, temperature, top_k=top_k, top_p=top_p)
         drawn = nothing_chosen(self, self.observation, len(x))
         order_of = self._draw_order(features, targets, line, generator)
-        for order in order_of.unique().tolist():
+        orders = order_of.unique().tolist()
+        for i, order in enumerate(orders):
             rows = order_of == order
             net = _Running(self, start[rows], line[rows])
             own = keeping(line[rows], targets[rows].to(drawn.dtype), choose)
-            drawn[rows] = walk(net, self.orders[order].argsort().tolist(), own, drawn[rows])
+            with part_of(i, len(orders)):
+                drawn[rows] = walk(net, self.orders[order].argsort().tolist(), own, drawn[rows])
         return self.observation.raw(drawn)
 
     def _draw_order(self, features: Tensor, targets: Tensor, known: Tensor, generator: Generator | None) -> Tensor:

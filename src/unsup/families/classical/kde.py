@@ -405,6 +405,9 @@ class KDE(Model, LeavesOut, LearnsByCounting, CanSample, CanComplete, CodesEntri
         chosen = torch.cat(which) if len(x) else seen.new_zeros(0, dtype=torch.int64)
         return self.kept(x, known, self._raw(self._drawn(chosen, generator)))
 
+    def approximation(self, known: Tensor) -> str | None:
+        return None if self.likelihood_kind == "exact" else "with dequantised whole numbers"
+
     def _drawn(self, which: Tensor, generator: Generator | None) -> Tensor:
         """A point from the kernels of each of the stored examples: ``(n,)`` → ``(n, D)``."""
         y = self._middle(self.data[which])
