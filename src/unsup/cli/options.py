@@ -232,7 +232,8 @@ def _type_settings(annotation: Any) -> Mapping[str, Any] | None:
     """The argparse settings for an option of that type; None if it has no command-line form (events, mappings)."""
     words = words_beside_a_number(annotation)
     if words:
-        return {"type": _number_or_word, "metavar": f"N|{'|'.join(words)}"}
+        number = bare(annotation)
+        return {"type": _or_word(number), "metavar": "|".join((_metavar(number), *words))}
     annotation = bare(annotation)
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Literal:
@@ -251,8 +252,16 @@ def _type_settings(annotation: Any) -> Mapping[str, Any] | None:
     return None
 
 
-def _number_or_word(word: str) -> int | str:
-    return int(word) if _NUMBER.match(f"-{word}") and word.isdecimal() else word
+def _or_word(number: type) -> Callable[[str], Any]:
+    """What reads a number, and leaves other words as they are, for `check_value`."""
+
+    def read(word: str) -> Any:
+        try:
+            return number(word)
+        except ValueError:
+            return word
+
+    return read
 
 
 def _metavar(annotation: Any) -> str:

@@ -1,0 +1,67 @@
+"""The options of every model on the command line."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args, get_origin
+
+import pytest
+
+from unsup.cli.model_options import MODEL, ModelOptions
+from unsup.cli.options import Parser, flag_of
+from unsup.core.config import bare, options_of
+from unsup.core.errors import InputError
+from unsup.core.event import Event
+from unsup.core.part import Part
+from unsup.core.registry import model_class, names
+
+
+def parsed(name: str, words: list[str]) -> dict[str, Any]:
+    """The options of a model in the words of a command line."""
+    parser = Parser(prog="unsup fit")
+    options = ModelOptions(parser, name, words)
+    return options.given(parser.parse(words))
+
+
+def words_of(annotation: Any) -> list[Any]:
+    """Every word that an option takes."""
+    if get_origin(annotation) is Literal:
+        return list(get_args(annotation))
+    return [word for inner in get_args(annotation) for word in words_of(inner)]
+
+
+def spelled(name: str, value: Any) -> list[str]:
+    """The flag of an option with a value."""
+    if isinstance(value, bool):
+        return [flag_of(MODEL + name) if value else f"--no-{flag_of(MODEL + name)[2:]}"]
+    return [flag_of(MODEL + name), *map(str, value if isinstance(value, tuple) else (value,))]
+
+
+@pytest.mark.parametrize("name", names())
+def test_defaults_and_words_of_options_can_be_given(name):
+    options = options_of(vars(model_class(name))["__init__"])
+    for option, (annotation, default) in options.items():
+        if bare(annotation) in (Part, Event):
+            continue
+        many = get_origin(bare(annotation)) is tuple
+        for value in [default, *words_of(annotation)]:
+            if value is None:  # not given
+                continue
+            found = parsed(name, spelled(option, value))[option]
+            expected = (value,) if many and not isinstance(value, tuple) else value
+            assert (found, type(found)) == (expected, type(expected)), option
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        (("kde", "--model.bandwidth", "wide"), "neither a number nor 'auto' nor 'scott' nor 'silverman'"),
+        (("kde", "--model.bandwidth", "-1"), "should be above 0"),
+        (("gaussian-mixture", "--model.components", "2.5"), "neither a number nor 'auto'"),
+        (("gaussian-mixture", "--model.components", "-3"), "should be at least 1"),
+        (("gaussian-mixture", "--model.covariance", "round"), "invalid choice: 'round'"),
+    ],
+)
+def test_other_words_are_refused(given, problem):
+    name, *words = given
+    with pytest.raises(InputError, match=problem):
+        parsed(name, words)
