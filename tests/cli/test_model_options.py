@@ -1,7 +1,10 @@
-"""The options of every model on the command line."""
+"""The options of every model on the command line, and in the commands of the documentation."""
 
 from __future__ import annotations
 
+import re
+import shlex
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import pytest
@@ -13,6 +16,21 @@ from unsup.core.errors import InputError
 from unsup.core.event import Event
 from unsup.core.part import Part
 from unsup.core.registry import model_class, names
+
+ROOT = Path(__file__).parents[2]
+PAGES = {path.name: path.read_text() for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
+COMMANDS = [
+    (page, line.strip())
+    for page, text in PAGES.items()
+    for block in re.findall(r"```sh\n(.*?)```", text, re.S)
+    for line in block.splitlines()
+    if line.strip().startswith("unsup fit") and "--model." in line
+]
+MENTIONS = [
+    (page, code[code.index("--model.") :])
+    for page, text in PAGES.items()
+    for code in dict.fromkeys(re.findall(r"`([^`\n]*--model\.[^`\n]*)`", text))
+]
 
 
 def parsed(name: str, words: list[str]) -> dict[str, Any]:
@@ -65,3 +83,37 @@ def test_other_words_are_refused(given, problem):
     name, *words = given
     with pytest.raises(InputError, match=problem):
         parsed(name, words)
+
+
+@pytest.mark.parametrize(("page", "line"), COMMANDS)
+def test_documented_commands_have_options_of_their_model(page, line):
+    words = shlex.split(line, comments=True)
+    name = next(word for word in words[3:] if word in names())
+    groups: list[list[str]] = []
+    for word in words:
+        if word.startswith("-"):
+            groups.append([word])
+        elif groups:
+            groups[-1].append(word)
+    own = [g for g in groups if g[0].startswith(("--model.", "--no-model."))]
+    given = [name if word.startswith("runs/") else word for group in own for word in group]  # there are no runs here
+    assert parsed(name, given)
+
+
+@pytest.mark.parametrize(("page", "code"), MENTIONS)
+def test_documented_options_are_options_of_some_model(page, code):
+    code = re.sub(r"--model\.[\w-]+\.", "--model.", code)  # an option of a part is one of a model
+    words = shlex.split(code.split(" -o ")[0])
+    if any(re.fullmatch(r"[A-Z]+|…|\W|[^\x00-\x7f]", word) for word in words) or len(words) == 1:  # no values
+        flags = {word for word in words if word.startswith("--model.")}
+        assert any(flags <= {flag_of(MODEL + o) for o in options_of(vars(model_class(n))["__init__"])} for n in names())
+        return
+    assert any(takes(name, words) for name in names()), code
+
+
+def takes(name: str, words: list[str]) -> bool:
+    given = [name if word.startswith("runs/") else word for word in words]
+    try:
+        return bool(parsed(name, given))
+    except InputError:
+        return False
