@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args, get_origin
 import pytest
 
 from unsup.cli.model_options import MODEL, ModelOptions
-from unsup.cli.options import Parser, flag_of
+from unsup.cli.options import Parser, argument_texts, flag_of
 from unsup.core.config import bare, options_of
 from unsup.core.errors import InputError
 from unsup.core.event import Event
@@ -83,6 +83,18 @@ def test_other_words_are_refused(given, problem):
     name, *words = given
     with pytest.raises(InputError, match=problem):
         parsed(name, words)
+
+
+@pytest.mark.parametrize("name", names())
+def test_help_texts_stand_alone(name):
+    """Each option has a text of its own, which refers to no other place of the docstring."""
+    options = options_of(vars(model_class(name))["__init__"])
+    texts = argument_texts(model_class(name).__doc__ or "")
+    for option in options:
+        text = texts.get(option, "")
+        assert text, option
+        assert not re.search(r"\b(see|table|list|options?)\b[^.;]*\babove\b|\bthe same( defaults)?$", text), option
+        assert not [other for other in options if f" {other}: " in text], option  # a text of another option in it
 
 
 @pytest.mark.parametrize(("page", "line"), COMMANDS)

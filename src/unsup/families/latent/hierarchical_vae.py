@@ -98,7 +98,9 @@ class HierarchicalVAE(Model, HasDensity, CanSample, CanDecode, IsConditional, Co
         pooling: the factors between neighbouring resolutions, one fewer; None: 2 each.
         cell: residual cells of convolutional networks: the ``bottleneck`` of VD-VAE, the ``separable`` cell of NVAE, or
             two ``plain`` 3×3 convolutions as in ResNet VAE.
-        posterior: see the list above; ``bottom-up`` is for ``net="dense"``.
+        posterior: how q of a layer is built: ``bottom-up`` from the layer that is nearer to x (IWAE), for
+            ``net="dense"``; ``ladder``: q̂(z_l|x) times the prior; ``direct``: a Gaussian that both paths determine
+            (VD-VAE); ``residual``: changes of the prior (NVAE); ``iaf``: these, then inverse autoregressive steps.
         decoder: p(x|z), as for `VAE`; ``logistic-mixture`` has 10 discretised logistics, for ordinal
             entries; in images its channels depend on each other as in PixelCNN++.
         activation: of dense networks.
@@ -111,7 +113,7 @@ class HierarchicalVAE(Model, HasDensity, CanSample, CanDecode, IsConditional, Co
             dense ones of ``iaf`` and lower ones of ``bottom-up``, KL is one number for a layer, with as many λ.
         spectral: weight of the largest singular values of all layers in the loss of training, as in NVAE.
         flow_steps: number of steps of ``posterior="iaf"``.
-        flow_hidden: units of each hidden layer of their networks.
+        flow_hidden: units of each hidden layer of the networks of ``posterior="iaf"``.
         given: event of the condition: a class, real numbers, an image.
 
     Raises:

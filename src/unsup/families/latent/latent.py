@@ -140,13 +140,17 @@ class Latent(Model, HasDensity, CanSample, CanDecode, CodesEntries, CodesChoices
         net: dense layers, or 4×4 convolutions of stride 2 down and transposed ones up.
         decoder: p(x|z), as for `VAE`; it must not dequantise.
         activation: activation of the hidden layers.
-        objective: one of the table above.
+        objective: how p and q learn: by sums over all states (``enumerate``; ``variational``: with the best factorised
+            q), by draws from the prior (``prior``), by the score function without a baseline (``importance``), with a
+            learned one (``nvil``) or with those of the other draws (``vimco``), by relaxed draws (``gumbel-softmax``,
+            ``straight-through``), or by turns of p and q (``wake-sleep``, ``reweighted-wake-sleep``).
         samples: k of ``prior``, ``importance``, ``vimco`` and ``reweighted-wake-sleep``; the others use one draw. None:
             5, or 100 for ``prior``, whose draws are shared by all examples of a batch.
         proposal: a trained `latent` with the same variables, for ``importance``: its q(z|x) is used and does not learn.
         sweeps: passes of ``variational`` over the variables of q, for each example of a batch.
         wake_q: whether q of ``reweighted-wake-sleep`` learns from the weighted draws too, by the mean of both losses.
-        temperature, last_temperature: τ of relaxed draws at the start and at the end of the run, geometric in between.
+        temperature: τ of ``gumbel-softmax`` and ``straight-through`` at the start of the run.
+        last_temperature: τ at the end of the run, geometric in between.
 
     Raises:
         InputError: ``enumerate`` or ``variational`` with more than 4,096 states, a decoder that does not fit, or

@@ -98,7 +98,7 @@ class VAE(Model, HasDensity, CanSample, CanDecode, IsConditional, CodesExactLate
         window: pixels of discrete images also depend on those before them, in raster order, that are at most so many
             rows above and columns beside, as in a variational lossy autoencoder (Chen et al. 2017,
             https://arxiv.org/abs/1611.02731). Their channels depend on earlier ones. 0: independent entries.
-        window_features: hidden features of each pixel and channel for that.
+        window_features: hidden features of each pixel and channel for ``window``.
         activation: activation of the hidden layers.
         beta: weight of the KL term in the loss.
         samples: k of the loss. 1 is the VAE, with its KL in closed form for the prior N(0, I); more is IWAE.
@@ -110,7 +110,7 @@ class VAE(Model, HasDensity, CanSample, CanDecode, IsConditional, CodesExactLate
             ``planar`` (Rezende, Mohamed 2015, https://arxiv.org/abs/1505.05770), ``sylvester`` (orthogonal, of rank
             ``latent_dim`` / 2; van den Berg et al. 2018, https://arxiv.org/abs/1803.05649) or ``iaf`` (Kingma et al.
             2016, https://arxiv.org/abs/1606.04934).
-        flow_steps: number of steps of such a flow.
+        flow_steps: number of steps of ``planar``, ``sylvester`` or ``iaf``.
         flow_hidden: units of each hidden layer of the networks of ``iaf``.
         prior: p(z), another model of ``latent_dim`` real numbers, e.g. ``gaussian-mixture`` (with learn="gradient"),
             ``made``, ``realnvp`` or a trained run. None is N(0, I).
