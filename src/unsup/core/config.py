@@ -165,6 +165,24 @@ def normalise_options(owner: str, function: Callable[..., Any], given: Mapping[s
     return found
 
 
+def refuse_unused(owner: type, given: Mapping[str, Any], *, needs: str, got: Any) -> None:
+    """Refuse options that do nothing beside another one, unless they have their defaults.
+
+    Args:
+        owner: the class whose options they are.
+        given: the options with their values.
+        needs: what they are for, e.g. ``objective='variational'``.
+        got: the value of that other option.
+
+    Raises:
+        InputError: one of them has another value than its default.
+    """
+    known = options_of(vars(owner)["__init__"])
+    for name, value in given.items():
+        if value != known[name][1]:
+            raise InputError(f"{owner.__name__}: {name}={shown(value)} is for {needs}, got {got!r}; remove this option")
+
+
 def _counts(annotation: Any) -> bool:
     """Whether an option is a count: an integer with a range, alone, in a tuple, or optional."""
     if get_origin(annotation) is Annotated:

@@ -31,7 +31,7 @@ from torch import Generator, Tensor
 
 from unsup.core import random
 from unsup.core.batch import Batch, Time
-from unsup.core.config import Count, Positive, Weight, Whole, Widths
+from unsup.core.config import Count, Positive, Weight, Whole, Widths, refuse_unused
 from unsup.core.errors import InputError
 from unsup.core.event import REAL, Event
 from unsup.core.likelihood import Kind
@@ -208,6 +208,9 @@ class HierarchicalVAE(Model, HasDensity, CanSample, CanDecode, IsConditional, Co
     ) -> None:
         self.samples, self.gradient, self.warm_up, self.free_bits = samples, gradient, warm_up, free_bits
         _check_objective(samples, gradient, posterior, norm, weighted=bool(warm_up or free_bits))
+        if posterior != "iaf":
+            flow = {"flow_steps": flow_steps, "flow_hidden": flow_hidden}
+            refuse_unused(HierarchicalVAE, flow, needs="posterior='iaf'", got=posterior)
         self.take_condition(given)
         if net == "dense":
             if blocks != _BLOCKS or encoder_blocks or pooling:

@@ -45,7 +45,7 @@ from torch.utils.checkpoint import checkpoint
 
 from unsup.core import random
 from unsup.core.batch import Batch, Time
-from unsup.core.config import AtLeast, Count, Positive, Widths
+from unsup.core.config import AtLeast, Count, Positive, Widths, refuse_unused
 from unsup.core.errors import CapabilityError, InputError
 from unsup.core.event import Event
 from unsup.core.likelihood import Kind
@@ -154,7 +154,7 @@ class Latent(Model, HasDensity, CanSample, CanDecode, CodesEntries, CodesChoices
 
     Raises:
         InputError: ``enumerate`` or ``variational`` with more than 4,096 states, a decoder that does not fit, or
-            ``samples`` or a ``proposal`` that do not fit the objective.
+            options that do not fit the objective.
 
     >>> import torch
     >>> from unsup import Event, Support
@@ -196,6 +196,13 @@ class Latent(Model, HasDensity, CanSample, CanDecode, CodesEntries, CodesChoices
         self.sweeps = sweeps
         self.temperature, self.last_temperature = temperature, last_temperature
         _check(layers, categories, objective, samples)
+        if objective not in _RELAXED:
+            relaxed = {"temperature": temperature, "last_temperature": last_temperature}
+            refuse_unused(Latent, relaxed, needs=f"objective={' or '.join(map(repr, _RELAXED))}", got=objective)
+        if objective != "variational":
+            refuse_unused(Latent, {"sweeps": sweeps}, needs="objective='variational'", got=objective)
+        if objective != "reweighted-wake-sleep":
+            refuse_unused(Latent, {"wake_q": wake_q}, needs="objective='reweighted-wake-sleep'", got=objective)
         self.proposal = None if proposal is None else self._built(proposal)
         widths = [units.width for units in self.units]
         learns_q = self._has_q and proposal is None
