@@ -24,10 +24,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+import unsup
 from unsup import Event, InputError, Support
 from unsup.core.event import BINARY, REAL
 from unsup.core.model import CanEncode, HasDensity, HasEnergy
 from unsup.core.registry import model_class, names
+from unsup.data.source import Data, Split
 from unsup.sklearn import DensityEstimator, Encoder
 
 ROOT = Path(__file__).parent.parent
@@ -114,6 +116,51 @@ def test_exact_scores_are_those_of_the_model(model):
         expected = estimator.model_.log_prob(torch.tensor(X)).numpy()
     assert estimator.score_samples(X).dtype == np.float64
     np.testing.assert_allclose(estimator.score_samples(X), expected, rtol=1e-12)
+
+
+def gappy() -> np.ndarray:
+    X = blobs((3.0, 50.0, 1.0), n=200) @ np.random.default_rng(1).normal(size=(3, 3))
+    X[np.random.default_rng(2).random(X.shape) < 0.2] = np.nan
+    return X
+
+
+@pytest.mark.parametrize("model", ["ppca", "factor-analysis", "gaussian-mixture", "naive-bayes", "histogram"])
+def test_rows_with_gaps_are_scored_as_by_the_library(model):
+    X = gappy()
+    estimator = tiny(model, training={}).fit(X)
+    event, x = unsup.from_arrays(X).event, torch.tensor(X)
+    assert event.missing
+    data = Data(None, event, Split(x), Split(x), Split(x[:0]))
+    fitted = unsup.create(model, event, seed=estimator.seed_, **TINY)
+    unsup.fit(fitted, data, progress="off", seed=estimator.seed_)
+    scores = fitted.double().log_prob(x).detach().numpy()
+    np.testing.assert_allclose(estimator.score_samples(X), scores, rtol=1e-6)
+    assert np.isfinite(scores).all()
+    assert estimator.__sklearn_tags__().input_tags.allow_nan
+    assert (pickle.loads(pickle.dumps(estimator)).score_samples(X) == estimator.score_samples(X)).all()
+    assert 0 < (estimator.predict(X) == -1).sum() <= 20  # of equal scores, none
+
+
+def test_the_noise_of_rows_with_gaps_is_that_of_the_row():
+    X = gappy()
+    estimator = tiny("vae").fit(X)
+    np.testing.assert_allclose(estimator.score_samples(X[::-1])[::-1], estimator.score_samples(X), rtol=1e-9)
+    assert tiny("vae", Encoder).fit(X).transform(X).shape == (200, 4)
+
+
+def test_gaps_that_a_model_or_an_event_does_not_have_are_refused():
+    X = gappy()
+    assert not DensityEstimator("kde").__sklearn_tags__().input_tags.allow_nan
+    with pytest.raises(InputError, match=r"or use a model that takes NaN: .*ppca"):
+        DensityEstimator("kde").fit(X)
+    with pytest.raises(InputError, match=r"or use event=unsup.Event\(..., missing=True\)"):
+        DensityEstimator("ppca", event=Event((3,), REAL)).fit(X)
+    with pytest.raises(InputError, match="or fit with such rows too"):
+        DensityEstimator("ppca").fit(np.nan_to_num(X)).score_samples(X)
+    infinite = np.where(np.isnan(X), np.inf, X)
+    infinite[0] = np.nan
+    with pytest.raises(InputError, match="infinit"):
+        DensityEstimator("ppca", event=Event((3,), REAL, missing=True)).fit(infinite)
 
 
 @pytest.mark.parametrize("model", taking(PLANE, HasEnergy))
@@ -349,7 +396,8 @@ def test_rows_that_are_none_are_refused_in_one_line(cls, verb):
     for bad in (np.nan, np.inf, -np.inf):
         Y = X.copy()
         Y[7, 1] = Y[9, 0] = bad
-        for refuse in (cls().fit, getattr(fitted, verb)):
+        refusing = (getattr(fitted, verb),) if np.isnan(bad) else (cls().fit, getattr(fitted, verb))
+        for refuse in refusing:  # in `fit`, NaN is missing
             with pytest.raises(
                 InputError, match=r"^2 of 100 rows of X have NaN or infinity, the first is row 7, feature 1 "
             ) as caught:
@@ -410,6 +458,6 @@ def test_the_library_itself_imports_neither_torch_nor_scikit_learn():
 def test_the_programs_of_the_page_run_in_order():
     scope: dict[str, object] = {}
     programs = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "sklearn.md").read_text(), re.S)
-    assert len(programs) == 4
+    assert len(programs) == 5
     for program in programs:
         exec(compile(program, "docs/sklearn.md", "exec"), scope)

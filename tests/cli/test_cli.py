@@ -70,6 +70,18 @@ def test_eval_prints_one_typed_object_that_agrees_with_the_library(call, runs, n
     assert 0 < detail["bits_per_dim"] < 3 * math.log2(17)
 
 
+def test_a_bound_without_draws_claims_no_importance_samples(call, tmp_path):
+    for name, used in (("vq-vae", 1), ("vae", 3)):
+        fitted = call("fit", "digits", name, "-o", tmp_path / name, "--preset", "tiny", "--steps", 1, "--limit", 50)
+        assert fitted.status == 0
+        told = call("eval", tmp_path / name, "--importance-samples", 3, "--examples", 20).out
+        assert ("[bound, 3 importance samples]" in told) == (used == 3)
+        assert ("[bound]" in told) == (used == 1)
+        entries = json.loads((tmp_path / name / "eval.json").read_text())["results"]
+        kept = [e for e in entries if e["settings"].get("examples") == 20]
+        assert [(e["settings"]["importance_samples"], e["figure"]["detail"]["samples"]) for e in kept] == [(used, used)]
+
+
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_samples_are_raw_values_and_follow_the_seed(call, runs, name, tmp_path):
     for out, seed in (("a.npy", 1), ("b.npy", 1), ("c.npy", 2)):

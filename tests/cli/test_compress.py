@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
@@ -54,6 +55,45 @@ def test_files_come_back(place: Path, tmp_path: Path, call: Call) -> None:
     for name in os.listdir(place / "images"):
         one, two = (np.array(Image.open(p / "images" / name)) for p in (place, tmp_path / "back"))
         np.testing.assert_array_equal(one, two)
+
+
+@pytest.fixture(scope="module")
+def gappy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table of twelve words, a third of them missing."""
+    path = tmp_path_factory.mktemp("gappy") / "t.csv"
+    rng = np.random.default_rng(0)
+    words = np.where(rng.random((2000, 12)) < 1 / 3, "", rng.choice(["red", "blue"], (2000, 12), p=[0.5, 0.5]))
+    path.write_text("\n".join(["a,b,c,d,e,f,g,h,i,j,k,l", *map(",".join, words.tolist())]) + "\n")
+    return path
+
+
+def test_the_bits_of_gaps_are_told_apart_from_those_of_entries(gappy: Path, tmp_path: Path, call: Call) -> None:
+    run = tmp_path / "run"
+    assert call("fit", gappy, "bayes-net", "-o", run).status == 0
+    done = call("compress", run, gappy, "-o", tmp_path / "t.unsup", "--no-verify", "--json")
+    record = json.loads(done.out)
+    there = sum(cell != "" for line in gappy.read_text().splitlines()[1:] for cell in line.split(","))
+    assert record["entries"] == there
+    entropy = -(math.log2(1 / 3) / 3 + math.log2(2 / 3) * 2 / 3)  # of a mask of independent entries
+    assert record["mask_bytes"] == pytest.approx(24_000 * entropy / 8, rel=0.02)
+    coded = record["coded_bytes"][record["coder"]]
+    assert record["gap"] == pytest.approx(
+        (8 * coded - 8 * record["mask_bytes"]) / (record["model_bits_per_dim"] * there) - 1, abs=1e-3
+    )
+    assert 0 <= record["gap"] < 0.05  # with the mask it would be 1.4
+    told = call("compress", run, gappy, "-o", tmp_path / "u.unsup", "--no-verify").out
+    assert f"  of these, {record['mask_bytes']:,} bytes mark the empty cells\n" in told
+    assert f"the rest is {100 * record['gap']:+.2f} % from it" in told
+    told = call("eval", run, "--measures", "likelihood,coded_bytes").out
+    found = re.search(r", ([\d,]+) of them for empty cells, the rest ([+-][\d.]+) % from what", told)
+    assert found is not None, told
+    assert abs(float(found[2])) < 10  # of 200 rows: bytes of the header of the stream
+
+
+def test_a_reason_of_several_coders_is_told_once(gappy: Path, tmp_path: Path, call: Call) -> None:
+    run = tmp_path / "run"
+    assert call("fit", gappy, "vae", "-o", run, "--preset", "tiny", "--steps", 1).status == 0
+    assert call("compress", run, gappy, "-o", tmp_path / "t.unsup").err.count("has missing entries") == 1
 
 
 def test_the_record_adds_up(place: Path, tmp_path: Path, call: Call) -> None:

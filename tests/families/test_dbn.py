@@ -182,6 +182,16 @@ def test_codes_are_probabilities_passed_up_and_decoding_passes_them_down() -> No
     assert model.code_size == 4
 
 
+def test_a_single_layer_in_use_has_no_draws() -> None:
+    model = network(scale=0.7)
+    model.estimate_log_partition()
+    for depth in (1, model.depth):
+        model.depth_in_use.fill_(depth)
+        model.estimate_log_partition()
+        one, many = (model.log_prob(states(V), samples=k, generator=seeded(1)) for k in (1, 3))
+        assert torch.allclose(one, many) != model.uses_samples, depth
+
+
 def test_annealing_finds_the_log_partition_of_the_top_and_belongs_to_its_parameters(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

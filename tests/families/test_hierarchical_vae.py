@@ -36,13 +36,16 @@ def randomised(model: HierarchicalVAE, scale: float = 0.5, seed: int = 0) -> Hie
     return model.eval()
 
 
+FLOW = {"iaf": {"flow_hidden": (4,)}}
+
+
 def small(posterior: str, **more: object) -> HierarchicalVAE:
-    options = {"latents": (3, 2), "hidden": (7, 5), "depth": 1, "activation": "tanh", "flow_hidden": (4,)}
+    options = {"latents": (3, 2), "hidden": (7, 5), "depth": 1, "activation": "tanh", **FLOW.get(posterior, {})}
     return randomised(HierarchicalVAE(Event((4,), BINARY), posterior=posterior, **{**options, **more}))
 
 
 def small_images(posterior: str = "direct", **more: object) -> HierarchicalVAE:
-    options = {"latents": (2,), "hidden": (4,), "blocks": (2, 1), "encoder_blocks": (1, 1), "flow_hidden": (4,)}
+    options = {"latents": (2,), "hidden": (4,), "blocks": (2, 1), "encoder_blocks": (1, 1), **FLOW.get(posterior, {})}
     event = Event((1, 4, 4), BINARY)
     return randomised(HierarchicalVAE(event, net="conv", posterior=posterior, **{**options, **more}), scale=0.3)
 
@@ -563,6 +566,8 @@ def test_a_resolution_without_information_is_reported() -> None:
         (Event((4,), BINARY), {"latents": (3, 2), "hidden": (4,)}, "one width for each layer"),
         (Event((4,), BINARY), {"samples": 2, "free_bits": 0.1}, "samples=1"),
         (Event((4,), BINARY), {"samples": 2, "gradient": "dreg"}, "posterior='residual'"),
+        (Event((4,), BINARY), {"flow_steps": 2}, "flow_steps=2 is for posterior='iaf', got 'residual'"),
+        (Event((4,), BINARY), {"posterior": "ladder", "flow_hidden": (9,)}, "is for posterior='iaf'"),
         (Event((4,), BINARY), {"net": "conv"}, "complete images only"),
         (Event((1, 4, 4), BINARY), {"net": "conv", "posterior": "bottom-up"}, "net='dense'"),
         (Event((1, 4, 4), BINARY), {"net": "conv", "blocks": (1, 1, 1, 1)}, "divided by 8"),

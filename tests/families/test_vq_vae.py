@@ -21,6 +21,7 @@ from unsup.core.errors import CapabilityError
 from unsup.core.event import BINARY, REAL, Support
 from unsup.core.part import Part
 from unsup.data.source import Data, Split
+from unsup.evaluate.likelihood import evaluate_likelihood
 from unsup.families.latent.vq_vae import VQVAE
 
 IMAGE = Event((1, 8, 8), BINARY)
@@ -160,6 +161,16 @@ def test_dequantised_levels_average_over_draws() -> None:
     generator = seeded(5)
     each = torch.stack([found.log_prob(x, generator=generator) for _ in range(6)])
     torch.testing.assert_close(found.log_prob(x, samples=6, generator=seeded(5)), each.logsumexp(0) - math.log(6))
+
+
+def test_only_noise_and_bounds_of_priors_use_samples() -> None:
+    found = generic().eval()
+    assert not found.uses_samples
+    assert torch.equal(found.log_prob(images()), found.log_prob(images(), samples=4, generator=seeded(1)))
+    assert evaluate_likelihood(found, images(), samples=4).samples == 1
+    assert generic(Event((3,), Support("ordinal", 4)), torch.zeros(4, 3), decoder="gaussian").uses_samples
+    assert not generic(prior=PIXELS).uses_samples
+    assert generic(BITS, torch.zeros(4, 4), prior=Part("vae", {"latent_dim": 2, "hidden": (4,)})).uses_samples
 
 
 # --- codes and samples ------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import os
 import subprocess
 import sys
@@ -239,20 +240,25 @@ def _verify(path: Path, run: str, sources: Sequence[Source], *, native: bool) ->
 
 
 class _Ideal:
-    """Adds up the −log2 p of the examples that the model has coded."""
+    """Adds up the −log2 p of the examples that the model has coded, of the entries that are not missing.
+
+    Attributes:
+        bits: their sum.
+        mask: the bits of the file that mark missing entries.
+        entries: the number of the others.
+    """
 
     def __init__(self, coder: ChunkCoder) -> None:
         import torch
 
         self.model = coder.scheme.model
-        self.bits, self.entries, self.examples = 0.0, 0, 0
+        self.bits, self.mask, self.entries, self.examples = 0.0, 0.0, 0, 0
         self.generator = torch.Generator().manual_seed(0)
 
     def add(self, x: Tensor) -> None:
-        import math
-
         import torch
 
+        from unsup.coding.autoregressive import mask_bits
         from unsup.core.model import HasDensity
 
         assert isinstance(self.model, HasDensity)
@@ -261,6 +267,9 @@ class _Ideal:
                 log_prob = self.model.log_prob(part, generator=self.generator)
                 self.bits -= float(log_prob.double().sum()) / math.log(2)
         self.entries += x.numel()
+        if self.model.event.missing:
+            self.mask += mask_bits(x)
+            self.entries -= int(x.isnan().sum())
         self.examples += len(x)
 
 
@@ -283,11 +292,12 @@ def _record(packed: Packed, coder: ChunkCoder, ideal: _Ideal, model: Model, size
         "coder": name,
         "examples": ideal.examples,
         "entries": ideal.entries,
+        "mask_bytes": math.ceil(ideal.mask / 8),
         "bits_per_dim": 8 * coded / ideal.entries if ideal.entries else None,
         "model_bits_per_dim": ideal.bits / ideal.entries if ideal.entries and model.event.is_discrete else None,
         "likelihood": kind,
-        # The bits of real entries depend on their unit.
-        "gap": 8 * coded / ideal.bits - 1 if model.event.is_discrete and ideal.bits > 0 else None,
+        # Of the entries that are not missing. The bits of real entries depend on their unit.
+        "gap": (8 * coded - ideal.mask) / ideal.bits - 1 if model.event.is_discrete and ideal.bits > 0 else None,
     }
 
 
@@ -301,12 +311,14 @@ def _show(record: dict[str, Any], packed: Packed, model: Model, run: Run) -> Non
             f"  with the model  {coded:,} bytes for {counted(record['examples'], 'example')} by {record['coder']}: "
             f"{record['bits_per_dim']:.4f} bits/dim"
         )
+    if record["mask_bytes"]:
+        write(f"  of these, {record['mask_bytes']:,} bytes mark the empty cells")
     if record["gap"] is not None:
         sign = "" if record["likelihood"] == "exact" else "≤ "
         what = "the model's −log2 p" if record["likelihood"] == "exact" else "the model's bound on −log2 p"
         write(
             f"  {what}: {sign}{record['model_bits_per_dim']:.4f} bits/dim; "
-            f"the file is {100 * record['gap']:+.2f} % from it"
+            f"{'the rest' if record['mask_bytes'] else 'the file'} is {100 * record['gap']:+.2f} % from it"
         )
     for name in ("zstandard", "stored"):
         if record["coded_bytes"].get(name):

@@ -210,10 +210,12 @@ def _lines(exam: Exam, figures: dict[str, Figure], missing: dict[str, str]) -> l
 def _coded(figure: Figure) -> str:
     """What coded bytes are of, beside what the likelihood implies."""
     found = figure["detail"]
-    gap = "" if found["gap"] is None else f", {100 * found['gap']:+.2f} % from what the likelihood implies"
+    rest = "the rest " if found["mask_bytes"] else ""
+    gap = "" if found["gap"] is None else f", {rest}{100 * found['gap']:+.2f} % from what the likelihood implies"
+    mask = f", {found['mask_bytes']:,} of them for empty cells" if found["mask_bytes"] else ""
     return (
         f"coded bytes: {found['bytes']:,} for {counted(figure['n'], 'example')} ({found['bits_per_dim']:.4f} bits/dim)"
-        f"{gap}; a file of {found['file_bytes']:,} bytes without the model, decoded and compared "
+        f"{mask}{gap}; a file of {found['file_bytes']:,} bytes without the model, decoded and compared "
         f"({found['seconds']:.1f} s)"
     )
 

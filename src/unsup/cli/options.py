@@ -232,7 +232,8 @@ def _type_settings(annotation: Any) -> Mapping[str, Any] | None:
     """The argparse settings for an option of that type; None if it has no command-line form (events, mappings)."""
     words = words_beside_a_number(annotation)
     if words:
-        return {"type": _number_or_word, "metavar": f"N|{'|'.join(words)}"}
+        number = bare(annotation)
+        return {"type": _or_word(number), "metavar": "|".join((_metavar(number), *words))}
     annotation = bare(annotation)
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Literal:
@@ -251,8 +252,16 @@ def _type_settings(annotation: Any) -> Mapping[str, Any] | None:
     return None
 
 
-def _number_or_word(word: str) -> int | str:
-    return int(word) if _NUMBER.match(f"-{word}") and word.isdecimal() else word
+def _or_word(number: type) -> Callable[[str], Any]:
+    """What reads a number, and leaves other words as they are, for `check_value`."""
+
+    def read(word: str) -> Any:
+        try:
+            return number(word)
+        except ValueError:
+            return word
+
+    return read
 
 
 def _metavar(annotation: Any) -> str:
@@ -264,19 +273,24 @@ def _show(value: Any) -> str:
 
 
 def argument_texts(docstring: str) -> dict[str, str]:
-    """``name: text`` entries of the ``Args:`` or ``Attributes:`` section of a docstring."""
+    r"""``name: text`` entries of the ``Args:`` or ``Attributes:`` section of a docstring; ``a, b: text`` is of both.
+
+    >>> argument_texts("Args:\n    width: of a layer.\n    first, last: the rates.")
+    {'width': 'of a layer', 'first': 'the rates', 'last': 'the rates'}
+    """
     section = re.search(r"^ *(?:Args|Attributes):\n(.*?)(?:\n\s*\n|\Z)", docstring, re.S | re.M)
     if section is None:
         return {}
     texts: dict[str, str] = {}
-    current, indent = "", None
+    current: list[str] = []
+    indent = None
     for line in section[1].splitlines():
-        entry = re.match(r"^( +)(\**\w+): (.*)$", line)
+        entry = re.match(r"^( +)(\**\w+(?:, \**\w+)*): (.*)$", line)
         if entry and (indent is None or entry[1] == indent):
-            indent, current = entry[1], entry[2]
-            texts[current] = entry[3].strip()
-        elif current:
-            texts[current] += " " + line.strip()
+            indent, current = entry[1], entry[2].split(", ")
+            texts |= dict.fromkeys(current, entry[3].strip())
+        else:
+            texts |= {name: f"{texts[name]} {line.strip()}" for name in current}
     return {k: v.replace("`", "").strip().rstrip(".") for k, v in texts.items()}
 
 

@@ -478,6 +478,20 @@ def count_gaps(gaps: Bools) -> Integers:
     return np.stack([(gaps & ~before).sum(0), (gaps & before).sum(0)], axis=1)
 
 
+def mask_bits(x: Tensor) -> float:
+    """The bits of a stream of raw examples ``(B, *shape)`` that mark missing entries, NaN.
+
+    >>> mask_bits(torch.tensor([[0.0], [math.nan]])), mask_bits(torch.zeros(2, 0))  # two counts, and a bit for each
+    (18.0, 0.0)
+    """
+    gaps = np.isnan(_flat(x))
+    counts = count_gaps(gaps)
+    bits = 8.0 * sum(len(whole_number(count)) for count in counts.flatten().tolist())
+    for gap, table in zip(gaps.T, gap_frequencies(counts, gaps), strict=True):
+        bits -= float(np.log2(table[np.arange(len(gap)), gap.astype(np.int64)] / TOTAL).sum())
+    return bits
+
+
 def checked_counts(counts: list[int], n: int) -> Integers:
     """`count_gaps` of ``n`` examples as read from a stream.
 

@@ -67,7 +67,7 @@ def scheme_class(model: Model) -> type[Scheme] | str:
             return scheme
         if isinstance(model, scheme.capability):
             reasons.append(f"it {reason}")
-    return "; ".join(reasons) or "it has no likelihood that can be coded"
+    return "; ".join(dict.fromkeys(reasons)) or "it has no likelihood that can be coded"
 
 
 def scheme_for(model: Model, profile: Profile = "portable") -> Scheme:

@@ -132,7 +132,7 @@ class FlowInIntegers(Scheme):
         if not model.event.is_discrete:
             return "has real entries, for which only a density is known"
         if model.event.missing:
-            return "has missing entries"
+            return "has missing entries, which are not coded"
         if isinstance(model, IsConditional) and model.given is not None:
             return "has a condition, which is not coded"
         noise = model.front.dequantizer

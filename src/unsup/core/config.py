@@ -165,6 +165,24 @@ def normalise_options(owner: str, function: Callable[..., Any], given: Mapping[s
     return found
 
 
+def refuse_unused(owner: type, given: Mapping[str, Any], *, needs: str, got: Any) -> None:
+    """Refuse options that do nothing beside another one, unless they have their defaults.
+
+    Args:
+        owner: the class whose options they are.
+        given: the options with their values.
+        needs: what they are for, e.g. ``objective='variational'``.
+        got: the value of that other option.
+
+    Raises:
+        InputError: one of them has another value than its default.
+    """
+    known = options_of(vars(owner)["__init__"])
+    for name, value in given.items():
+        if value != known[name][1]:
+            raise InputError(f"{owner.__name__}: {name}={shown(value)} is for {needs}, got {got!r}; remove this option")
+
+
 def _counts(annotation: Any) -> bool:
     """Whether an option is a count: an integer with a range, alone, in a tuple, or optional."""
     if get_origin(annotation) is Annotated:
@@ -349,25 +367,30 @@ def _check_tuple(what: str, value: Any, arguments: tuple[Any, ...]) -> tuple[Any
 
 
 def bare(annotation: Any) -> Any:
-    """``annotation`` without its ranges and without None.
+    """``annotation`` without its ranges and without None; several lists of words are one.
 
     >>> bare(Count | None)
     <class 'int'>
+    >>> bare(Literal["full", "tied"] | Literal["auto"])
+    typing.Literal['full', 'tied', 'auto']
     """
     if get_origin(annotation) is Annotated:
         return bare(get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType):
-        return bare(next(a for a in get_args(annotation) if a is not type(None)))
+        inner = [a for a in get_args(annotation) if a is not type(None)]
+        if all(get_origin(a) is Literal for a in inner):
+            return Literal[tuple(word for a in inner for word in get_args(a))]
+        return bare(inner[0])
     return annotation
 
 
 def words_beside_a_number(annotation: Any) -> tuple[str, ...]:
-    """The words that an option takes in place of a whole number.
+    """The words that an option takes in place of a number.
 
-    >>> words_beside_a_number(Count | Literal["auto"])
-    ('auto',)
+    >>> words_beside_a_number(Count | Literal["auto"]), words_beside_a_number(Positive | Literal["scott"])
+    (('auto',), ('scott',))
     """
-    if get_origin(annotation) not in (Union, types.UnionType) or bare(annotation) is not int:
+    if get_origin(annotation) not in (Union, types.UnionType) or bare(annotation) not in (int, float):
         return ()
     return tuple(w for a in get_args(annotation) if get_origin(a) is Literal for w in get_args(a))
 

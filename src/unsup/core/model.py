@@ -337,6 +337,11 @@ class HasDensity(ABC):
         return "exact"
 
     @property
+    def uses_samples(self) -> bool:
+        """Whether `log_prob` is of as many draws as ``samples`` says; else its value is the same for any number."""
+        return self.likelihood_kind != "exact"
+
+    @property
     def mass_in_support(self) -> bool:
         """Whether p(x) sums to one over the support of the event.
 
@@ -365,7 +370,7 @@ class HasDensity(ABC):
             x: raw data: a tensor, an array or a list.
             given: condition of each example, ``(B, *given.shape)``, for models built with ``given``.
             lengths: lengths of the examples, ``(B,)``, for models that take lengths; None for full length.
-            samples: importance samples per example of a bound; ignored by exact models.
+            samples: importance samples per example of a bound; ignored by models without ``uses_samples``.
             generator: random generator of the noise of a bound; ignored by exact models.
 
         Raises:

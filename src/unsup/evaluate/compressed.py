@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from unsup.coding import compress, decompress
-from unsup.coding.chunks import scheme_class, scheme_for, to_bytes
+from unsup.coding.autoregressive import mask_bits
+from unsup.coding.chunks import ChunkCoder, scheme_class, scheme_for, to_bytes
 from unsup.coding.container import Container
 from unsup.coding.errors import CodingError
 from unsup.core.deadline import Deadline
@@ -30,12 +31,14 @@ class Coded:
         coded: bytes of the examples.
         file: bytes of the file: also its header, its index and its checksums, but not the model.
         by_model: bytes of the examples that the model has coded, and not a general codec that needs fewer.
+        mask: bytes of these that mark missing entries; the likelihood does not imply them.
         seconds: for coding and decoding.
     """
 
     coded: int
     file: int
     by_model: int
+    mask: int
     seconds: float
 
 
@@ -80,7 +83,9 @@ def coded_size(
         sizes = [(own[info.coder]["name"], info.coded_size) for info in container.infos()]
     name = scheme_for(model).name
     by_model = sum(size for by, size in sizes if by == name)
-    return Coded(sum(size for _, size in sizes), len(data), by_model, seconds)
+    parts = x.detach().cpu().split(ChunkCoder.count(model.event.shape, x.element_size()))
+    mask = math.ceil(sum(map(mask_bits, parts)) / 8) if model.event.missing else 0
+    return Coded(sum(size for _, size in sizes), len(data), by_model, mask, seconds)
 
 
 def _seconds_for(model: Model, x: Tensor, deadline: Deadline) -> float:

@@ -111,13 +111,22 @@ class Exam(Once):
                 "measure": key,
                 "split": self.m.split,
                 "step": step,
-                "settings": MEASURES[key].settings(self.m),
+                "settings": self._settings(key),
                 "seconds": self.seconds[key],
                 "changed_data": changed_data,
                 "figure": figure,
             }
             for key, figure in figures.items()
         ]
+
+    def _settings(self, key: str) -> dict[str, Any]:
+        """Those of a measure, with one importance sample if the model uses no samples."""
+        found = MEASURES[key].settings(self.m)
+        return found | {"importance_samples": 1} if "importance_samples" in found and not self._uses_samples else found
+
+    @property
+    def _uses_samples(self) -> bool:
+        return isinstance(self.scored, HasDensity) and self.scored.uses_samples
 
     @property
     def slow_seconds(self) -> float:
@@ -139,6 +148,8 @@ class Exam(Once):
 
     @functools.cached_property
     def importance_samples(self) -> int:
+        if not self._uses_samples:
+            return 1
         if self.m.importance_samples is not None:
             return self.m.importance_samples
         scored, test = self.scored, self.bench.test

@@ -156,7 +156,7 @@ def likelihood_of(
         dims=dims,
         standard_error=math.hypot(error, model.log_partition_error if isinstance(model, NeedsPartition) else 0.0),
         n=n,
-        samples=1 if model.likelihood_kind == "exact" else samples,
+        samples=samples if model.uses_samples else 1,
         masses=masses,
         densities=densities,
     )

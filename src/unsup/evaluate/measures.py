@@ -232,8 +232,9 @@ def _coded_bytes(exam: Exam) -> Figure:
         )
     detail: dict[str, Any] = {
         "bits_per_dim": 8 * value / likelihood.dims,
-        "gap": value / implied - 1 if implied > 0 else None,
+        "gap": (value - coded.mask / n) / implied - 1 if implied > 0 else None,
         "bytes": coded.coded,
+        "mask_bytes": coded.mask,
         "file_bytes": coded.file,
         "seconds": coded.seconds,
     }

@@ -108,6 +108,12 @@ class DiscreteCodes(Model, HasDensity, CanSample, CanDecode, HasLatents, CodesSp
         return "bound"
 
     @property
+    def uses_samples(self) -> bool:
+        """The code of an example is fixed; only noise of the decoder and the bound of a prior use draws."""
+        priors = (module for module in self.modules() if module is not self)
+        return self.nets.observation.is_noisy or any(isinstance(p, HasDensity) and p.uses_samples for p in priors)
+
+    @property
     def mass_in_support(self) -> bool:
         return not self.nets.observation.is_noisy
 

@@ -37,7 +37,8 @@ class DensityEstimator(OutlierMixin, Facade):
         event: event of one row. None treats all columns as real, including integers, so that any value is allowed
             later. ``"auto"`` treats integers as the levels seen in `fit`, as in `unsup.from_arrays`. With an `Event`,
             rows are reshaped to ``event.shape``, so that models of images accept flattened images. Values outside the
-            support of the event are refused.
+            support of the event are refused. NaN is a missing value for models that take them, if X has some in `fit`
+            (of an `Event`: with ``missing=True``).
             contamination: the fraction of outliers in the training rows, above 0 and at most ½.
             random_state: seed of the initialisation, the order of the batches and all noise.
 
@@ -55,7 +56,7 @@ class DensityEstimator(OutlierMixin, Facade):
 
     Raises:
         InputError: (a ValueError) from `fit` for an unsuitable model, option, setting or event, and from all methods
-            for rows that are not finite or outside the event.
+            for rows that are outside the event, or not finite where they are not missing.
 
     >>> import numpy as np
     >>> X = np.random.default_rng(0).normal(size=(200, 2))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state
+from sklearn.utils import Tags, check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
@@ -52,9 +53,9 @@ class Facade(BaseEstimator):
         for name, given in (("options", options), ("training", training)):
             if "seed" in given:
                 raise InputError(f"{name} has a seed; use random_state={given['seed']!r} instead")
-        self.event_ = event_of(rows, self.event)
-        self.seed_ = seed_of(self.random_state)
         cls = model_class(self.model)
+        self.event_ = event_of(rows, self.event, gaps=cls.takes_missing)
+        self.seed_ = seed_of(self.random_state)
         if not issubclass(cls, needs):
             raise CapabilityError(f"{self.model} {ability}; suitable models: {fitting_models(needs, self.event_)}")
         reason = cls.refusal(self.event_)
@@ -64,7 +65,7 @@ class Facade(BaseEstimator):
                 "(event=unsup.Event(...) or event='auto' changes this); suitable models: "
                 + fitting_models(needs, self.event_)
             )
-        x = as_event(rows, self.event_)
+        x = as_event(rows, self.event_, self._of_gaps(fitting=needs))
         model = create(self.model, self.event_, seed=self.seed_, **options)
         make_settings(model, training)  # refuses unknown settings, including `out` and `resume`
         fitted = train(model, data_of(x, self.event_, model), progress="off", **training, seed=self.seed_)
@@ -81,7 +82,18 @@ class Facade(BaseEstimator):
 
     def _rows(self, X: ArrayLike) -> Tensor:
         check_is_fitted(self, "model_")
-        return as_event(self._table(X, reset=False), self.event_)
+        return as_event(self._table(X, reset=False), self.event_, self._of_gaps())
+
+    def _of_gaps(self, fitting: tuple[type, ...] | None = None) -> str:
+        """What else to do about NaN that the event does not have, a clause; ``fitting``: what `fit` needs."""
+        if model_class(self.model).takes_missing:
+            return "; or use event=unsup.Event(..., missing=True)" if fitting else "; or fit with such rows too"
+        return f"; or use a model that takes NaN: {fitting_models(fitting, with_gaps(self.event_))}" if fitting else ""
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = self.model in names() and model_class(self.model).takes_missing
+        return tags
 
     def _table(self, X: ArrayLike, *, reset: bool) -> NDArray[Any]:
         """X as numbers ``(N, D)``; `as_event` checks their values."""
@@ -127,8 +139,16 @@ def fitting_models(needs: tuple[type, ...], event: Event) -> str:
     return ", ".join(n for n, c in found.items() if issubclass(c, needs) and c.refusal(event) is None) or "none"
 
 
-def event_of(rows: NDArray[Any], given: Event | str | None) -> Event:
-    """The event of one row of X."""
+def with_gaps(event: Event) -> Event:
+    return replace(event, missing=True)
+
+
+def event_of(rows: NDArray[Any], given: Event | str | None, *, gaps: bool = False) -> Event:
+    """The event of one row of X.
+
+    Args:
+        gaps: whether the model takes missing entries, so that NaN among real columns are such.
+    """
     if isinstance(given, Event):
         if given.dims != rows.shape[1]:
             raise InputError(f"X has {rows.shape[1]} features, but event={given} has {given.dims} entries per example")
@@ -137,22 +157,29 @@ def event_of(rows: NDArray[Any], given: Event | str | None) -> Event:
         raise InputError(f"event={given!r} should be None (real columns), 'auto' or an unsup.Event")
     if given == "auto" and rows.dtype.kind in "biu":
         return read_arrays(rows).event
+    if gaps and rows.dtype.kind == "f" and np.isnan(rows).any():
+        return read_arrays(rows).event
     event = Event(rows.shape[1:], REAL)
     return precise(event, rows[some_rows(*rows.shape)]) if rows.dtype.itemsize >= 8 else event
 
 
-def as_event(rows: NDArray[Any], event: Event) -> Tensor:
-    """Rows ``(N, D)`` as validated raw data ``(N, *event.shape)``: float64 if there are real entries."""
+def as_event(rows: NDArray[Any], event: Event, of_gaps: str = "") -> Tensor:
+    """Rows ``(N, D)`` as validated raw data ``(N, *event.shape)``: float64 if there are real entries.
+
+    Args:
+        of_gaps: what else to do about NaN, a clause of the message.
+    """
     exact = event.is_discrete and rows.dtype.kind in "biu"
     x = torch.from_numpy(rows.astype(np.int64 if exact else np.float64, order="C")).view(-1, *event.shape)
     outside = ~event.contains(x)
     if bool(outside.any()):
-        bad = ~np.isfinite(rows)
+        bad = np.isinf(rows) if event.missing else ~np.isfinite(rows)
         if bad.any():
             row, feature = (int(i) for i in np.argwhere(bad)[0])
             raise InputError(
                 f"{int(bad.any(1).sum())} of {len(x)} rows of X have NaN or infinity, the first is row {row}, feature "
                 f"{feature} (from 0); fill them (sklearn.impute), or remove those rows"
+                f"{of_gaps if np.isnan(rows).any() else ''}"
             )
         first = int(outside.nonzero()[0])
         raise InputError(

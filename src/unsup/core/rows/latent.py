@@ -162,7 +162,6 @@ BIT_SWAP_PAPER = Paper(
 _ONE_CODE = "the bound counts one code of each example, and is below log p by what other codes add"
 _QUANTISED = {
     "loss-is-likelihood": "the loss has the terms of the codebook and of the commitment besides the bound",
-    "bound-rises": f"{_ONE_CODE}; it has no importance samples",
     "bound-tight": _ONE_CODE,
     "frequencies": _ONE_CODE,
 }

@@ -128,12 +128,12 @@ class ImageTransformer(SequenceModel):
         layers: number of layers.
         heads: number of attention heads, a divisor of the width.
         hidden: features of the hidden layer of the position-wise network.
-        head: softmax or logistic, see above; logistic for more than two ordinal levels.
+        head: ``softmax`` for each channel, or a mixture of logistics for a pixel of more than two ordinal levels.
         components: number of logistics in a mixture.
         attention: blocks of the sequence, or rectangles of the image.
         block: size of query blocks: number of positions, or height and width in pixels; by default 128, or 8 8.
-        memory: size of memory blocks: number of positions, or rows above and columns on each side, in pixels; the same
-            defaults.
+        memory: size of memory blocks: number of positions, or rows above and columns on each side, in pixels; by
+            default 128, or 8 8.
         dropout: share of features that are dropped in training.
         given: event of the condition, e.g. ``labels(10)``, or None.
 

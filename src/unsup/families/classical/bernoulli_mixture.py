@@ -44,10 +44,11 @@ class BernoulliMixture(Mixture, CanDecode, KnowsMarginals, CodesEntries):
         event: binary, of any shape.
         components: K.
         smoothing: α, the number of pseudo-observations of 1, and of 0, per entry and component; 0 is maximum
-            likelihood, where an entry that is always 0 in a component has probability 0 there, up to 2e-16. learn:
-            ``em``, or ``gradient``: gradient ascent on the likelihood alone. iterations: maximum number of EM passes.
-            tolerance: EM stops when a pass increases the mean log-likelihood by less than this, in nats. restarts:
-            number of initialisations, each with ten EM passes; the best one is used.
+            likelihood, where an entry that is always 0 in a component has probability 0 there, up to 2e-16.
+        learn: ``em``, or ``gradient``: gradient ascent on the likelihood alone.
+        iterations: maximum number of EM passes.
+        tolerance: EM stops when a pass increases the mean log-likelihood by less than this, in nats.
+        restarts: number of initialisations, each with ten EM passes; the best one is used.
 
     Raises:
         InputError: fewer training examples than components.

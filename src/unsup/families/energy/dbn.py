@@ -286,6 +286,11 @@ class DBN(BinaryUnits):
         return "bound" if self.partition_is_exact else "estimate"
 
     @property
+    def uses_samples(self) -> bool:
+        """A single layer has no draws of the layers below the top one."""
+        return self.depth > 1 or not self.partition_is_exact
+
+    @property
     def partition_is_exact(self) -> bool:
         return boltzmann.is_enumerable(*self._layer(self.depth - 1).weight.shape)
 

@@ -57,11 +57,12 @@ class ScoreMatching(Model, HasEnergy, HasScore, CanSample):
         hidden: widths of the dense layers (None: 128, 128, 128), of the residual groups for images (None: 32, 64).
             All activations are swish, which has the required two derivatives.
         blocks: residual blocks in a group (images).
-        method: see above.
+        method: ``exact``, with the trace of the Hessian; ``sliced``, with random directions in its place; or
+            ``denoising``, of the data with Gaussian noise.
         sigma: σ of ``denoising``, in standard deviations of each entry of the data.
         slices: number of directions v per example for ``sliced``.
         steps: steps of the chains of `sample`.
-        step_size: s of these chains, on standardised data. None: σ²/4 for ``denoising``, else 0.002.
+        step_size: step of the chains of `sample`, on standardised data. None: σ²/4 for ``denoising``, else 0.002.
 
     Raises:
         InputError: ``exact`` above 64 dimensions; discrete entries with ``exact`` or ``sliced``.

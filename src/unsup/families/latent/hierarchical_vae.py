@@ -31,7 +31,7 @@ from torch import Generator, Tensor
 
 from unsup.core import random
 from unsup.core.batch import Batch, Time
-from unsup.core.config import Count, Positive, Weight, Whole, Widths
+from unsup.core.config import Count, Positive, Weight, Whole, Widths, refuse_unused
 from unsup.core.errors import InputError
 from unsup.core.event import REAL, Event
 from unsup.core.likelihood import Kind
@@ -98,7 +98,9 @@ class HierarchicalVAE(Model, HasDensity, CanSample, CanDecode, IsConditional, Co
         pooling: the factors between neighbouring resolutions, one fewer; None: 2 each.
         cell: residual cells of convolutional networks: the ``bottleneck`` of VD-VAE, the ``separable`` cell of NVAE, or
             two ``plain`` 3×3 convolutions as in ResNet VAE.
-        posterior: see the list above; ``bottom-up`` is for ``net="dense"``.
+        posterior: how q of a layer is built: ``bottom-up`` from the layer that is nearer to x (IWAE), for
+            ``net="dense"``; ``ladder``: q̂(z_l|x) times the prior; ``direct``: a Gaussian that both paths determine
+            (VD-VAE); ``residual``: changes of the prior (NVAE); ``iaf``: these, then inverse autoregressive steps.
         decoder: p(x|z), as for `VAE`; ``logistic-mixture`` has 10 discretised logistics, for ordinal
             entries; in images its channels depend on each other as in PixelCNN++.
         activation: of dense networks.
@@ -111,7 +113,7 @@ class HierarchicalVAE(Model, HasDensity, CanSample, CanDecode, IsConditional, Co
             dense ones of ``iaf`` and lower ones of ``bottom-up``, KL is one number for a layer, with as many λ.
         spectral: weight of the largest singular values of all layers in the loss of training, as in NVAE.
         flow_steps: number of steps of ``posterior="iaf"``.
-        flow_hidden: units of each hidden layer of their networks.
+        flow_hidden: units of each hidden layer of the networks of ``posterior="iaf"``.
         given: event of the condition: a class, real numbers, an image.
 
     Raises:
@@ -206,6 +208,9 @@ class HierarchicalVAE(Model, HasDensity, CanSample, CanDecode, IsConditional, Co
     ) -> None:
         self.samples, self.gradient, self.warm_up, self.free_bits = samples, gradient, warm_up, free_bits
         _check_objective(samples, gradient, posterior, norm, weighted=bool(warm_up or free_bits))
+        if posterior != "iaf":
+            flow = {"flow_steps": flow_steps, "flow_hidden": flow_hidden}
+            refuse_unused(HierarchicalVAE, flow, needs="posterior='iaf'", got=posterior)
         self.take_condition(given)
         if net == "dense":
             if blocks != _BLOCKS or encoder_blocks or pooling:

@@ -45,7 +45,7 @@ from torch.utils.checkpoint import checkpoint
 
 from unsup.core import random
 from unsup.core.batch import Batch, Time
-from unsup.core.config import AtLeast, Count, Positive, Widths
+from unsup.core.config import AtLeast, Count, Positive, Widths, refuse_unused
 from unsup.core.errors import CapabilityError, InputError
 from unsup.core.event import Event
 from unsup.core.likelihood import Kind
@@ -140,17 +140,21 @@ class Latent(Model, HasDensity, CanSample, CanDecode, CodesEntries, CodesChoices
         net: dense layers, or 4×4 convolutions of stride 2 down and transposed ones up.
         decoder: p(x|z), as for `VAE`; it must not dequantise.
         activation: activation of the hidden layers.
-        objective: one of the table above.
+        objective: how p and q learn: by sums over all states (``enumerate``; ``variational``: with the best factorised
+            q), by draws from the prior (``prior``), by the score function without a baseline (``importance``), with a
+            learned one (``nvil``) or with those of the other draws (``vimco``), by relaxed draws (``gumbel-softmax``,
+            ``straight-through``), or by turns of p and q (``wake-sleep``, ``reweighted-wake-sleep``).
         samples: k of ``prior``, ``importance``, ``vimco`` and ``reweighted-wake-sleep``; the others use one draw. None:
             5, or 100 for ``prior``, whose draws are shared by all examples of a batch.
         proposal: a trained `latent` with the same variables, for ``importance``: its q(z|x) is used and does not learn.
         sweeps: passes of ``variational`` over the variables of q, for each example of a batch.
         wake_q: whether q of ``reweighted-wake-sleep`` learns from the weighted draws too, by the mean of both losses.
-        temperature, last_temperature: τ of relaxed draws at the start and at the end of the run, geometric in between.
+        temperature: τ of ``gumbel-softmax`` and ``straight-through`` at the start of the run.
+        last_temperature: τ at the end of the run, geometric in between.
 
     Raises:
         InputError: ``enumerate`` or ``variational`` with more than 4,096 states, a decoder that does not fit, or
-            ``samples`` or a ``proposal`` that do not fit the objective.
+            options that do not fit the objective.
 
     >>> import torch
     >>> from unsup import Event, Support
@@ -192,6 +196,13 @@ class Latent(Model, HasDensity, CanSample, CanDecode, CodesEntries, CodesChoices
         self.sweeps = sweeps
         self.temperature, self.last_temperature = temperature, last_temperature
         _check(layers, categories, objective, samples)
+        if objective not in _RELAXED:
+            relaxed = {"temperature": temperature, "last_temperature": last_temperature}
+            refuse_unused(Latent, relaxed, needs=f"objective={' or '.join(map(repr, _RELAXED))}", got=objective)
+        if objective != "variational":
+            refuse_unused(Latent, {"sweeps": sweeps}, needs="objective='variational'", got=objective)
+        if objective != "reweighted-wake-sleep":
+            refuse_unused(Latent, {"wake_q": wake_q}, needs="objective='reweighted-wake-sleep'", got=objective)
         self.proposal = None if proposal is None else self._built(proposal)
         widths = [units.width for units in self.units]
         learns_q = self._has_q and proposal is None

@@ -40,7 +40,7 @@ from torch import Generator, Tensor, nn
 
 from unsup.core import random
 from unsup.core.batch import Batch
-from unsup.core.config import Count, Positive, Weight, Whole, Widths
+from unsup.core.config import Count, Positive, Weight, Whole, Widths, refuse_unused
 from unsup.core.errors import InputError
 from unsup.core.event import REAL, Event
 from unsup.core.likelihood import Kind
@@ -98,7 +98,7 @@ class VAE(Model, HasDensity, CanSample, CanDecode, IsConditional, CodesExactLate
         window: pixels of discrete images also depend on those before them, in raster order, that are at most so many
             rows above and columns beside, as in a variational lossy autoencoder (Chen et al. 2017,
             https://arxiv.org/abs/1611.02731). Their channels depend on earlier ones. 0: independent entries.
-        window_features: hidden features of each pixel and channel for that.
+        window_features: hidden features of each pixel and channel for ``window``.
         activation: activation of the hidden layers.
         beta: weight of the KL term in the loss.
         samples: k of the loss. 1 is the VAE, with its KL in closed form for the prior N(0, I); more is IWAE.
@@ -110,7 +110,7 @@ class VAE(Model, HasDensity, CanSample, CanDecode, IsConditional, CodesExactLate
             ``planar`` (Rezende, Mohamed 2015, https://arxiv.org/abs/1505.05770), ``sylvester`` (orthogonal, of rank
             ``latent_dim`` / 2; van den Berg et al. 2018, https://arxiv.org/abs/1803.05649) or ``iaf`` (Kingma et al.
             2016, https://arxiv.org/abs/1606.04934).
-        flow_steps: number of steps of such a flow.
+        flow_steps: number of steps of ``planar``, ``sylvester`` or ``iaf``.
         flow_hidden: units of each hidden layer of the networks of ``iaf``.
         prior: p(z), another model of ``latent_dim`` real numbers, e.g. ``gaussian-mixture`` (with learn="gradient"),
             ``made``, ``realnvp`` or a trained run. None is N(0, I).
@@ -127,8 +127,8 @@ class VAE(Model, HasDensity, CanSample, CanDecode, IsConditional, CodesExactLate
 
     Raises:
         InputError: a decoder, net or prior that does not fit; ``samples`` > 1 with β ≠ 1; a ``gradient`` that does not
-            fit ``samples`` or ``posterior``; pseudo-inputs beside another prior, a condition or a flow; a prior that
-            should learn with β = 0.
+            fit ``samples`` or ``posterior``; options of another posterior; pseudo-inputs beside another prior, a
+            condition or a flow; a prior that should learn with β = 0.
 
     >>> import torch
     >>> from unsup import Event, Support
@@ -179,6 +179,12 @@ class VAE(Model, HasDensity, CanSample, CanDecode, IsConditional, CodesExactLate
             )
         if refinement and posterior != "diagonal":
             raise InputError(f"VAE: refinement is for posterior='diagonal', got {posterior!r}; use refinement=0")
+        if posterior in ("diagonal", "full"):
+            refuse_unused(VAE, {"flow_steps": flow_steps}, needs="a posterior that is a flow", got=posterior)
+        if posterior != "iaf":
+            refuse_unused(VAE, {"flow_hidden": flow_hidden}, needs="posterior='iaf'", got=posterior)
+        if not window:
+            refuse_unused(VAE, {"window_features": window_features}, needs="a window above 0", got=window)
         self.latent_dim, self.beta, self.samples, self.gradient = latent_dim, beta, samples, gradient
         self.warm_up, self.free_bits, self.mmd, self.refinement = warm_up, free_bits, mmd, refinement
         self.take_condition(given)

@@ -70,7 +70,7 @@ class VQVAE(DiscreteCodes):
         decoder: p(x | z_q), as for `VAE`.
         prior: p(c), a model of the codes, e.g. ``gated-pixelcnn`` for maps or ``made``. None is uniform.
         autoencoder: a trained `vq-vae`, e.g. the folder of its run, whose networks and codebook are used as they are;
-            only the prior learns. The options above, without the prior, are its own.
+            only the prior learns. All options but the prior are then its own.
 
     Raises:
         InputError: a decoder, net or prior that does not fit, or an autoencoder with other options.

@@ -77,7 +77,7 @@ class VQVAE2(DiscreteCodes):
             ``subscale`` sees the codes above each place; other models see all of them as one vector for all places.
             None is uniform.
         autoencoder: a trained `vq-vae-2`, e.g. the folder of its run, whose networks and codebooks are used as they
-            are; only the priors learn. The options above, without those of the priors, are its own.
+            are; only the priors learn. All options but those of the priors are then its own.
 
     Raises:
         InputError: images smaller than 2^(stages + levels − 1), a decoder that does not fit, a prior that does not fit

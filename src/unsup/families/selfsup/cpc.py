@@ -55,12 +55,12 @@ class CPC(LearnsFeatures):
         context: number of cells of the GRU, or channels of the masked convolutions.
         steps: K, the number of steps that are predicted. None: 12 for sound and 5 for images, or fewer if there are
             fewer rows.
-        kernels, strides: sizes and distances of the convolutions of sound.
+        kernels, strides: sizes and distances of the convolutions of sound, first to last.
         window: samples of a random crop of longer examples of sound in the loss. None: whole examples.
         patch: side of a patch of an image. Patches overlap by half. None: 8 pixels, or half of the smaller side of
             images with a side below 16.
         blocks: number of residual blocks of each stage of the network of patches.
-        bottleneck: whether these blocks have three convolutions instead of two.
+        bottleneck: whether the residual blocks have three convolutions instead of two.
         norm: normalisation of the network of patches. It has no batch statistics, which would tell patches about
             others.
         layers: number of blocks of masked convolutions.

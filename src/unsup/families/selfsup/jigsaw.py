@@ -55,7 +55,7 @@ class Jigsaw(PatchModel):
         width: a factor of its numbers of channels.
         patch: side of a tile; None: the largest for which the image has room, 8 for 32×32.
         hidden: widths of the layer of each tile, and of that of all nine.
-        dropout: share of the units of these layers that are dropped in training.
+        dropout: share of the units of the ``hidden`` layers that are dropped in training.
         stage: the stage, counted from 1, whose pooled maps are the features; None is the last one.
 
     Raises:

@@ -44,8 +44,8 @@ class SplitBrain(FeatureModel):
             places every 16 pixels.
         width: channels of the first stage, of both halves together; an even number.
         halvings: of ``vgg``, as for `Colorization`.
-        layers: the same.
-        dilated: the same.
+        layers: number of convolutions of each stage of ``vgg``, as for `Colorization`.
+        dilated: number of stages of ``vgg`` with dilated convolutions, as for `Colorization`.
 
     Raises:
         InputError: an odd width.

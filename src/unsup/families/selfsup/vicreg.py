@@ -45,7 +45,9 @@ class VICReg(FeatureModel):
         expander: widths of the head after the features.
         views: the recipes of the two views, see `unsup augment --list`; one for both, or two.
         objective: the terms of VICReg, or those of Barlow Twins.
-        invariance, variance, covariance: λ, μ and ν of VICReg.
+        invariance: λ of VICReg, the weight of the distance between the two views.
+        variance: μ of VICReg, the weight of the hinge on the deviation of each feature.
+        covariance: ν of VICReg, the weight of the covariances of the features.
         redundancy: λ of Barlow Twins.
 
     Raises:

@@ -422,8 +422,8 @@ def loss_is_likelihood(subject: Subject) -> None:
 @law(
     "bound-rises",
     "The bound gets tighter with more importance samples.",
-    needs="a bound",
-    applies=is_bound,
+    needs="a bound that uses samples",
+    applies=lambda model: is_bound(model) and isinstance(model, HasDensity) and model.uses_samples,
 )
 def bound_rises(subject: Subject) -> None:
     model = subject.generic()
