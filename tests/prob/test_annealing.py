@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from unsup.core.random import bits
+from unsup.prob import boltzmann
 from unsup.prob.annealing import (
     anneal,
     base_log_partition,
     bernoulli_pair_step,
+    between_pairs_step,
     ladder,
     log_mean_and_error,
 )
@@ -138,3 +140,40 @@ def test_the_error_is_that_of_a_bootstrap_of_the_weights() -> None:
     again = log_weight[rows].logsumexp(1) - math.log(200)
     assert mean == pytest.approx(float(log_weight.logsumexp(0)) - math.log(200), abs=1e-12)
     assert error == pytest.approx(float(again.std()), rel=0.1)
+
+
+@pytest.mark.parametrize("hidden", [2, 4, 7])
+def test_a_path_through_another_model_ends_at_the_same_normaliser(machine: tuple[Tensor, ...], hidden: int) -> None:
+    """Of as many hidden units, fewer and more; also from the other model itself, whose log Z the path then has."""
+    w, b, c, a = machine
+    g = seeded(3)
+    other = tuple(torch.randn(shape, generator=g, dtype=torch.float64) for shape in ((V, hidden), (V,), (hidden,)))
+    exact = float(boltzmann.enumerated_log_partition(w, b, c))
+    found, error = boltzmann.annealed_log_partition((w, b, c), a, 4, seeded(1), through=other)
+    assert 0 < error < 0.1
+    assert found == pytest.approx(exact, abs=4 * error)
+    other_exact = float(boltzmann.enumerated_log_partition(*other))
+    found, error = boltzmann.annealed_log_partition(other, a, 4, seeded(1), through=(w, b, c))
+    assert found == pytest.approx(other_exact, abs=4 * error)
+
+
+def test_between_equal_models_nothing_is_weighed(machine: tuple[Tensor, ...]) -> None:
+    w, b, c, _ = machine
+    step = between_pairs_step((w, b, c), (w, b, c))
+    start = STATES[torch.randint(len(STATES), (500,), generator=seeded(4))]
+    assert float(anneal(start, [0.0, 0.3, 1.0], step, generator=seeded(5)).abs().max()) < 1e-12
+
+
+def test_a_step_between_models_leaves_the_density_of_its_temperature_invariant(machine: tuple[Tensor, ...]) -> None:
+    w, b, c, _ = machine
+    other = (w.flip(0) * 0.5, -b, c + 1)
+    mixed = [one + 0.6 * (two - one) for one, two in zip((w, b, c), other, strict=True)]
+    log_p = -boltzmann.free_energy(STATES, *mixed)
+    p = log_p.softmax(0)
+    start = STATES[torch.multinomial(p, 40_000, replacement=True, generator=seeded(6))]
+    gain, after = between_pairs_step((w, b, c), other)(start, 0.2, 0.6, seeded(7))
+    counts = torch.bincount((after @ 2.0 ** torch.arange(V - 1, -1, -1).double()).long(), minlength=len(STATES))
+    assert float((counts / counts.sum() - p).abs().sum()) < 0.05
+    before = [one + 0.2 * (two - one) for one, two in zip((w, b, c), other, strict=True)]
+    expected = boltzmann.free_energy(start, *before) - boltzmann.free_energy(start, *mixed)
+    torch.testing.assert_close(gain, expected)

@@ -110,6 +110,35 @@ def bernoulli_pair_step(
     return step
 
 
+def between_pairs_step(
+    first: tuple[Tensor, Tensor, Tensor], second: tuple[Tensor, Tensor, Tensor]
+) -> Callable[[Tensor, float, float, Generator | None], tuple[Tensor, Tensor]]:
+    """A ``step`` of `anneal` from one p(v, h) ∝ exp(bᵀv + cᵀh + vᵀWh) of binary units to another of the same sizes.
+
+    The path interpolates W, b and c. Between two models of which the second was trained from the first it is short,
+    where one from independent units is long.
+
+    Args:
+        first: W ``(V, H)``, b ``(V,)`` and c ``(H,)`` at β = 0.
+        second: the same at β = 1.
+    """
+    (w, b, c), (w_after, b_after, c_after) = first, second
+    both = torch.cat([w, w_after], 1)  # one product for both
+    sizes = len(c), len(c_after)
+
+    def step(v: Tensor, beta: float, following: float, generator: Generator | None) -> tuple[Tensor, Tensor]:
+        of_first, of_second = (v @ both).split(sizes, 1)
+        of_first, of_second = of_first + c, of_second + c_after
+        hidden = torch.lerp(of_first, of_second, following)
+        gain = (softplus(hidden) - softplus(torch.lerp(of_first, of_second, beta))).sum(1, dtype=torch.float64)
+        gain += (following - beta) * (v @ (b_after - b)).double()
+        h = bits(hidden.sigmoid_(), generator)
+        visible = torch.lerp(b + h @ w.t(), b_after + h @ w_after.t(), following)
+        return gain, bits(visible.sigmoid_(), generator)
+
+    return step
+
+
 def base_log_partition(base_bias: Tensor, hidden: int) -> float:
     """log Z₀ of the base-rate model with ``hidden`` disconnected units: H log 2 + Σ softplus(a)."""
     return hidden * math.log(2) + float(softplus(base_bias.double()).sum())

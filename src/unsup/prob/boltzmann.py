@@ -5,18 +5,26 @@ An `Interaction` is (W, b, c) with W ``(V, H)``, b ``(V,)`` and c ``(H,)``. Unit
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Generator, Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import softplus
+from torch.nn.functional import pad, softplus
 from torch.utils.checkpoint import checkpoint
 
 from unsup.core.random import bits
 from unsup.core.steps import in_steps
-from unsup.prob.annealing import anneal, base_log_partition, bernoulli_pair_step, ladder, log_mean_and_error
+from unsup.prob.annealing import (
+    anneal,
+    base_log_partition,
+    bernoulli_pair_step,
+    between_pairs_step,
+    ladder,
+    log_mean_and_error,
+)
 
 Interaction = tuple[Tensor, Tensor, Tensor]
 
@@ -164,7 +172,12 @@ def enumerated_log_partition(weight: Tensor, visible_bias: Tensor, hidden_bias: 
 
 
 def annealed_log_partition(
-    interaction: Interaction, base_bias: Tensor, effort: int, generator: Generator | None
+    interaction: Interaction,
+    base_bias: Tensor,
+    effort: int,
+    generator: Generator | None,
+    *,
+    through: Interaction | None = None,
 ) -> tuple[float, float]:
     """An estimate of log Z and its standard error, by annealed importance sampling.
 
@@ -172,9 +185,30 @@ def annealed_log_partition(
         interaction: W, b and c.
         base_bias: log-odds ``(V,)`` of the independent visible units from which the chains start.
         effort: multiplies the number of temperatures.
+        through: W ``(V, K)``, b and c of a model like this one that the path visits in the middle, with half of the
+            temperatures before it and half after it. The missing hidden units of the smaller one have no weights.
     """
-    step = bernoulli_pair_step(*interaction, base_bias)
+    count = TEMPERATURES * effort
     start = bits(base_bias.sigmoid().expand(CHAINS, -1), generator)
-    log_weight = anneal(start, ladder(TEMPERATURES * effort), step, generator=generator)
-    mean, error = log_mean_and_error(log_weight)
-    return base_log_partition(base_bias, len(interaction[2])) + mean, error
+    if through is None:
+        step, betas, hidden = bernoulli_pair_step(*interaction, base_bias), ladder(count), len(interaction[2])
+    else:
+        hidden = max(len(interaction[2]), len(through[2]))
+        middle, last = (_padded(one, hidden) for one in (through, interaction))
+        steps = bernoulli_pair_step(*middle, base_bias), between_pairs_step(middle, last)
+
+        def step(v: Tensor, beta: float, following: float, generator: Generator | None) -> tuple[Tensor, Tensor]:
+            part = int(beta >= 1)
+            return steps[part](v, beta - part, following - part, generator)
+
+        betas = ladder(count // 2) + [1 + i / (count - count // 2) for i in range(1, count - count // 2 + 1)]
+    mean, error = log_mean_and_error(anneal(start, betas, step, generator=generator))
+    added = hidden - len(interaction[2])
+    return base_log_partition(base_bias, hidden) - added * math.log(2) + mean, error
+
+
+def _padded(interaction: Interaction, hidden: int) -> Interaction:
+    """The same model with further hidden units that have no weights."""
+    w, b, c = interaction
+    more = hidden - len(c)
+    return pad(w, (0, more)), b, pad(c, (0, more))

@@ -299,7 +299,11 @@ class DBN(BinaryUnits):
 
     def partition_estimate(self, effort: int, generator: Generator | None) -> tuple[float, float]:
         top = self._layer(self.depth - 1)
-        return boltzmann.annealed_log_partition(top.interaction(), top.base_bias, effort, generator)
+        through = None
+        if self.depth > 1:  # the RBM below, upside down, from which the training of this one has started
+            w, b, c = self._layer(self.depth - 2).interaction()
+            through = w.t(), c, b
+        return boltzmann.annealed_log_partition(top.interaction(), top.base_bias, effort, generator, through=through)
 
     def partition_parameters(self) -> Iterator[Tensor]:
         top = self._layer(self.depth - 1)
