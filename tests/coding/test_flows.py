@@ -78,6 +78,12 @@ CASES += [
 BENT = [case for case in CASES if case[0] not in ("nice", "realnvp", "iaf")]
 
 
+def in_time(cases: list[tuple[str, str, dict[str, Any]]], *, few: bool = False) -> list[Any]:
+    """The cases, with those of `ffjord` (few: the first of them) marked as slow."""
+    slow = [case for case in cases if case[0] == "ffjord"][: 1 if few else None]
+    return [pytest.param(*case, marks=pytest.mark.slow) if case in slow else case for case in cases]
+
+
 def examples(event: Event, n: int = 60) -> torch.Tensor:
     """Small values, with the extremes in the last two examples and in the corners of others."""
     rng = np.random.default_rng(1)
@@ -208,7 +214,7 @@ def test_uniform_symbols_come_back() -> None:
             stack.pop_uniform(sizes)
 
 
-@pytest.mark.parametrize(("name", "key", "options"), CASES)
+@pytest.mark.parametrize(("name", "key", "options"), in_time(CASES, few=True))
 def test_examples_come_back(name: str, key: str, options: dict[str, Any]) -> None:
     event = EVENTS[key]
     x = examples(event)
@@ -314,7 +320,7 @@ def disturb(scheme: FlowInIntegers, size: float) -> None:
                     net.register_forward_hook(hook)
 
 
-@pytest.mark.parametrize(("name", "key", "options"), BENT)
+@pytest.mark.parametrize(("name", "key", "options"), in_time(BENT))
 def test_the_length_of_other_maps_and_noise_is_the_bound(name: str, key: str, options: dict[str, Any]) -> None:
     x = examples(EVENTS[key])[:-4]  # without the extremes: no symbol takes more than 24 bits
     model = of_case(name, key, options)

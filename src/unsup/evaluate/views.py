@@ -20,7 +20,8 @@ _CHUNK = 500
 def reason_against_views(event: Event, form: Form | None) -> str | None:
     """Why there are no views of these examples; None if they have some.
 
-    >>> reason_against_views(Event((3,)), None)
+    >>> from unsup.core.event import Support
+    >>> reason_against_views(Event((3,), Support("real")), None)
     'views are made of images of one or three channels, with an order of levels, and of sound'
     """
     support = event.uniform
