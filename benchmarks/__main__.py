@@ -42,6 +42,7 @@ TABLES = (
     "estimators",
     "smooth_coding",
     "rates",
+    "partition",
     "sound_features",
 )
 WITHOUT_ARGUMENTS = ("augment_peers", "sequence_peers", "estimators")

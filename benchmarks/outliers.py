@@ -49,7 +49,7 @@ STEPS = 300  # of models that learn by gradients
 DEFAULT = "unsup outliers"
 MACHINE = (  # of the records
     "AMD EPYC, 2 cores, AVX-512 bf16; 1 thread; numpy 2.4.6, scikit-learn 1.9.1, torch 2.13.0+cpu, pyod 3.0.0; "
-    "2026-11-28"
+    "2026-11-26 to 28"
 )
 
 

@@ -15,7 +15,7 @@ from unsup.evaluate.bench import Bench, Measuring
 from unsup.evaluate.exam import Exam
 from unsup.evaluate.probe import raw_features
 from unsup.evaluate.spread import alignment
-from unsup.evaluate.views import raw_of, raw_views, reason_against_views, unit_of
+from unsup.evaluate.views import has_views, raw_of, raw_views, unit_of
 from unsup.nn.augment import augment
 
 PICTURES = Event((3, 6, 6), Support("ordinal", 256))
@@ -78,7 +78,7 @@ def test_views_are_those_of_the_recipe_rounded_to_levels():
     ],
 )
 def test_what_has_views(event, has):
-    assert (reason_against_views(event, None) is None) == has
+    assert has_views(event, None) == has
     if not has:
         data = unsup.from_arrays(
             levels(event).numpy() if event.is_discrete else torch.randn(20, 12).numpy(), event=event

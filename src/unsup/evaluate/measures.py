@@ -68,12 +68,13 @@ from unsup.evaluate.samples import (
 from unsup.evaluate.spread import alignment, effective_rank, spread, uniformity
 from unsup.evaluate.storage import implied_bytes
 from unsup.evaluate.units import bits_by_unit, context_of
-from unsup.evaluate.views import raw_views, reason_against_views
+from unsup.evaluate.views import has_views, raw_views
 
 if TYPE_CHECKING:
     from unsup.evaluate.bench import Bench, Measuring
     from unsup.evaluate.exam import Exam
 
+_Codes = Callable[[], tuple[Tensor, Tensor]]
 _SPREAD = 5000  # held-out codes of which the spread is measured
 
 Subject = Model | Tensor | None
@@ -367,44 +368,59 @@ def _of_spread(key: str, judge: Callable[[Tensor], Estimate | float]) -> Callabl
 
 def _alignment(exam: Exam) -> Figure:
     """How near the codes of held-out examples are to those of random views of them."""
-    bench = exam.bench
-    held_out, some = bench.probed[1], some_of(len(bench.probed[1]), _SPREAD)
-    x, event = held_out.x[some], bench.data.event
+    bench, event = exam.bench, exam.bench.data.event
+    held_out = bench.probed[1]
+    some = some_of(len(held_out), _SPREAD)
+    x = held_out.x[some]
     views = raw_views(x, event, bench.data.form, bench.data.name or "the data", seed=bench.measuring.seed)
-    given = None if held_out.given is None else held_out.given[some]
-    viewed = Split(views, given=given)
-    own = alignment(exam.codes[1][some], encode_all(exam.model, viewed))
-    floor, untrained_value = None, None
-    if bench.intervals:
-        floor = bench.once("alignment", lambda: alignment(*(raw_features(part, event) for part in (x, views))).value)
-        try:
-            untrained_value = alignment(exam.untrained_codes[1][some], encode_all(exam.untrained_model, viewed)).value
-        except (InputError, OutOfTime):  # the figure itself is there
-            untrained_value = None
-    return make_figure(own, len(x), floor=floor, features=exam.codes[0].shape[1], untrained=untrained_value)
+    viewed = Split(views, given=None if held_out.given is None else held_out.given[some])
+    codes = (
+        lambda: (exam.codes[1][some], encode_all(exam.model, viewed)),
+        lambda: (raw_features(x, event), raw_features(views, event)),
+        lambda: (exam.untrained_codes[1][some], encode_all(exam.untrained_model, viewed)),
+    )
+    return _beside_floors(exam, "alignment", lambda pair: alignment(*pair), len(x), codes)
 
 
 def _beside_floors(
-    exam: Exam, key: str, judged: Callable[[tuple[Tensor, Tensor]], Estimate | float], n: int, **detail: Any
+    exam: Exam,
+    key: str,
+    judged: Callable[[tuple[Tensor, Tensor]], Estimate | float],
+    n: int,
+    codes: tuple[_Codes, _Codes, _Codes] | None = None,
+    **detail: Any,
 ) -> Figure:
-    """A figure of codes. Its floor is that of raw data, the detail ``untrained`` that of the untrained encoder."""
-    bench, own, floor = exam.bench, judged(exam.codes), None
+    """A figure of two sets of codes.
 
-    def value(codes: Callable[[], tuple[Tensor, Tensor]]) -> float | None:
+    Its floor is that of raw data, the detail ``untrained`` that of the untrained encoder.
+
+    Args:
+        codes: of the model, of raw data, and of the untrained encoder; by default of the training and the held-out
+            examples.
+    """
+    bench, floor = exam.bench, None
+    of_model, of_raw, of_untrained = codes or (
+        lambda: exam.codes,
+        lambda: bench.raw_codes,
+        lambda: exam.untrained_codes,
+    )
+    found = judged(of_model())
+
+    def value(of: _Codes) -> float | None:
         try:
-            found = judged(codes())
+            result = judged(of())
         except InputError:  # too many columns, codes that are not finite
             return None
-        number = found.value if isinstance(found, Estimate) else found
+        number = result.value if isinstance(result, Estimate) else result
         return number if math.isfinite(number) else None
 
     if bench.intervals:
-        floor = bench.once(key, lambda: value(lambda: bench.raw_codes))
+        floor = bench.once(key, lambda: value(of_raw))
         try:
-            detail["untrained"] = value(lambda: exam.untrained_codes)
+            detail["untrained"] = value(of_untrained)
         except OutOfTime:  # the figure itself is there
             detail["untrained"] = None
-    return make_figure(own, n, floor=floor, features=exam.codes[0].shape[1], **detail)
+    return make_figure(found, n, floor=floor, features=exam.codes[0].shape[1], **detail)
 
 
 def classes_of(bench: Bench) -> tuple[Tensor, Tensor]:
@@ -509,7 +525,7 @@ NEEDS: dict[str, Need] = {
     "colour": Need("colour pictures", "data", lambda model, data: data.event.is_image and data.event.shape[0] == 3,
                    "the data are not images of three channels"),
     "views": Need("images or sound", "data",
-                  lambda model, data: reason_against_views(data.event, data.form) is None,
+                  lambda model, data: has_views(data.event, data.form),
                   "views are made of images of one or three channels, with an order of levels, and of sound"),
     "modes": Need(f"data whose modes are known ({', '.join(MODES_KNOWN)})", "data",
                   lambda model, data: data.name in MODES_KNOWN,

@@ -17,23 +17,17 @@ IMAGES, SOUND = "simclr-small", "sound"
 _CHUNK = 500
 
 
-def reason_against_views(event: Event, form: Form | None) -> str | None:
-    """Why there are no views of these examples; None if they have some.
+def has_views(event: Event, form: Form | None) -> bool:
+    """Whether `raw_views` makes views of these examples: of images of 1 or 3 channels of numbers, and of sound.
 
     >>> from unsup.core.event import Support
-    >>> reason_against_views(Event((3,), Support("real")), None)
-    'views are made of images of one or three channels, with an order of levels, and of sound'
+    >>> has_views(Event((3, 8, 8), Support("ordinal", 256)), None), has_views(Event((3,), Support("real")), None)
+    (True, False)
     """
-    support = event.uniform
     if isinstance(form, SoundForm):
-        found = recipe_named(SOUND).reason_against(event.shape)
-    elif support is None or support.kind == "nominal" or not event.is_image:
-        found = "is another one"
-    else:
-        found = recipe_named(IMAGES).reason_against(event.shape)
-    if found is None:
-        return None
-    return "views are made of images of one or three channels, with an order of levels, and of sound"
+        return recipe_named(SOUND).reason_against(event.shape) is None
+    is_ordered = event.uniform is not None and event.uniform.kind != "nominal"
+    return event.is_image and is_ordered and recipe_named(IMAGES).reason_against(event.shape) is None
 
 
 def unit_of(x: Tensor, event: Event, form: Form | None, name: str) -> Tensor:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor
@@ -182,29 +182,54 @@ def annealed_log_partition(
     """An estimate of log Z and its standard error, by annealed importance sampling.
 
     Args:
+        effort: multiplies the number of temperatures.
+        interaction, base_bias, through: as for `annealing_path`.
+    """
+    path = annealing_path(interaction, base_bias, TEMPERATURES * effort, through=through)
+    start = bits(base_bias.sigmoid().expand(CHAINS, -1), generator)
+    mean, error = log_mean_and_error(anneal(start, path.betas, path.step, generator=generator))
+    return path.offset + mean, error
+
+
+class Path(NamedTuple):
+    """A path of `anneal` from independent visible units to p(v, h): its temperatures and step.
+
+    Attributes:
+        offset: log Z less the logarithm of the mean weight.
+    """
+
+    betas: list[float]
+    step: Callable[[Tensor, float, float, Generator | None], tuple[Tensor, Tensor]]
+    offset: float
+
+
+def annealing_path(
+    interaction: Interaction, base_bias: Tensor, count: int, *, through: Interaction | None = None
+) -> Path:
+    """The path to p(v, h) with ``count`` temperatures.
+
+    Args:
         interaction: W, b and c.
         base_bias: log-odds ``(V,)`` of the independent visible units from which the chains start.
-        effort: multiplies the number of temperatures.
+        count: number of temperatures.
         through: W ``(V, K)``, b and c of a model like this one that the path visits in the middle, with half of the
             temperatures before it and half after it. The missing hidden units of the smaller one have no weights.
     """
-    count = TEMPERATURES * effort
-    start = bits(base_bias.sigmoid().expand(CHAINS, -1), generator)
     if through is None:
-        step, betas, hidden = bernoulli_pair_step(*interaction, base_bias), ladder(count), len(interaction[2])
-    else:
-        hidden = max(len(interaction[2]), len(through[2]))
-        middle, last = (_padded(one, hidden) for one in (through, interaction))
-        steps = bernoulli_pair_step(*middle, base_bias), between_pairs_step(middle, last)
+        step = bernoulli_pair_step(*interaction, base_bias)
+        return Path(ladder(count), step, base_log_partition(base_bias, len(interaction[2])))
+    hidden = max(len(interaction[2]), len(through[2]))
+    middle, last = (_padded(one, hidden) for one in (through, interaction))
+    parts = bernoulli_pair_step(*middle, base_bias), between_pairs_step(middle, last)
 
-        def step(v: Tensor, beta: float, following: float, generator: Generator | None) -> tuple[Tensor, Tensor]:
-            part = int(beta >= 1)
-            return steps[part](v, beta - part, following - part, generator)
+    def step_of_part(v: Tensor, beta: float, following: float, generator: Generator | None) -> tuple[Tensor, Tensor]:
+        part = int(min(beta, following) >= 1)
+        return parts[part](v, beta - part, following - part, generator)
 
-        betas = ladder(count // 2) + [1 + i / (count - count // 2) for i in range(1, count - count // 2 + 1)]
-    mean, error = log_mean_and_error(anneal(start, betas, step, generator=generator))
+    before, after = count // 2, count - count // 2
+    betas = ladder(before) + [1 + i / after for i in range(1, after + 1)]
     added = hidden - len(interaction[2])
-    return base_log_partition(base_bias, hidden) - added * math.log(2) + mean, error
+    return Path(betas, step_of_part, base_log_partition(base_bias, hidden) - added * math.log(2))
 
 
 def _padded(interaction: Interaction, hidden: int) -> Interaction:

@@ -298,12 +298,18 @@ class DBN(BinaryUnits):
         return boltzmann.enumerated_log_partition(*self._layer(self.depth - 1).interaction())
 
     def partition_estimate(self, effort: int, generator: Generator | None) -> tuple[float, float]:
-        top = self._layer(self.depth - 1)
-        through = None
-        if self.depth > 1:  # the RBM below, upside down, from which the training of this one has started
-            w, b, c = self._layer(self.depth - 2).interaction()
-            through = w.t(), c, b
+        top, through = self._layer(self.depth - 1), self.below_top()
         return boltzmann.annealed_log_partition(top.interaction(), top.base_bias, effort, generator, through=through)
+
+    def below_top(self) -> boltzmann.Interaction | None:
+        """The RBM below the top one, upside down: the model from which the top RBM has started.
+
+        None for one layer, and with the up-down algorithm, after which that layer is not an RBM.
+        """
+        if self.depth == 1 or self.recognition:
+            return None
+        w, b, c = self._layer(self.depth - 2).interaction()
+        return w.t(), c, b
 
     def partition_parameters(self) -> Iterator[Tensor]:
         top = self._layer(self.depth - 1)
