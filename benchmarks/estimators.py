@@ -121,12 +121,10 @@ def trained(x: Tensor) -> Latent:
     for step in range(TRAINING):
         optimizer.zero_grad()
         (-enumerated(model, x, 1).mean()).backward()
-        if model.baseline is not None:  # its own error, of a draw
-            generator = torch.Generator().manual_seed(step)
-            error = model.loss(Batch(x), generator=generator)["loss"].mean()
-            parameters = list(model.baseline.parameters())
-            for p, gradient in zip(parameters, torch.autograd.grad(error, parameters), strict=True):
-                p.grad = gradient
+        error = model.loss(Batch(x), generator=torch.Generator().manual_seed(step))["loss"].mean()
+        parameters = list(model.baselines.parameters())  # their own error, of a draw
+        for p, gradient in zip(parameters, torch.autograd.grad(error, parameters), strict=True):
+            p.grad = gradient
         optimizer.step()
     return model
 

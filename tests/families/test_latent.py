@@ -245,34 +245,38 @@ def test_prior_draws_have_the_gradient_of_log_p_for_many_samples() -> None:
     torch.testing.assert_close(found, exact, rtol=0, atol=0.02)
 
 
-def test_the_baseline_of_nvil_is_the_same_for_all_draws_and_learns_from_its_own_error_only() -> None:
-    model = randomised(objective="nvil").train()
-    assert model.baseline is not None
-    baseline, signals = model.baseline(model.nets.seen(X)).squeeze(1), []
+def test_baselines_of_nvil_see_the_layer_below_and_learn_from_their_own_error_only() -> None:
+    model = randomised(objective="nvil", layers=(3, 2)).train()
+    found_signals = []
     for seed in range(5):
         draws = model._draws(X, 1, seeded(seed))
-        signal = model._log_weight(draws)[0].detach()
+        below = [model.nets.seen(X), draws.z[0][0].double()]
+        baselines = torch.stack([net(v).squeeze(1) for net, v in zip(model.baselines, below, strict=True)])
+        second = (draws.log_prior_each - draws.log_q_each)[1, 0] + draws.log_prior_each[0, 0]
+        signals = torch.stack([model._log_weight(draws)[0], second]).detach()
         terms = model.loss(Batch(X), generator=seeded(seed))
-        torch.testing.assert_close(terms["baseline_error"], (signal - baseline.detach()) ** 2)
+        errors = (signals - baselines) ** 2
+        torch.testing.assert_close(terms["baseline_error"], errors.sum(0).detach())
         found = gradients(terms["loss"].sum(), model)
-        surrogate = draws.log_p[0] + (signal - baseline.detach()) * draws.log_q[0]
+        surrogate = draws.log_p[0] + ((signals - baselines.detach()) * draws.log_q_each[:, 0]).sum(0)
         expected = gradients(-surrogate.sum(), model)
-        error = ((signal - baseline) ** 2).sum()
-        of_baseline = torch.autograd.grad(error, [*model.baseline.parameters()], retain_graph=True)
-        expected |= zip((n for n in found if "baseline" in n), of_baseline, strict=True)
+        own = [n for n in found if "baselines" in n]
+        expected |= zip(own, torch.autograd.grad(errors.sum(), [*model.baselines.parameters()]), strict=True)
+        assert len(own) == 8
+        assert all(expected[n].any() for n in own)
         for name, gradient in found.items():
             torch.testing.assert_close(gradient, expected[name], rtol=0, atol=1e-12)
-        signals.append(signal)
-    assert float(torch.stack(signals).std(0).min()) > 0.1
+        found_signals.append(signals)
+    assert float(torch.stack(found_signals).std(0).min()) > 0.1
 
 
-def test_prepare_sets_the_baseline_to_the_mean_of_its_signal() -> None:
-    model = Latent(Event((30,), BINARY), layers=(5,), objective="nvil")
+def test_prepare_sets_baselines_to_the_means_of_their_signals() -> None:
+    model = Latent(Event((30,), BINARY), layers=(5, 4), objective="nvil")
     x = (torch.rand(500, 30, generator=seeded()) < 0.2).long()
     model.prepare(Batch(x), generator=seeded())
-    assert model.baseline is not None
-    found = model.baseline(model.nets.seen(x)).detach().mean()
-    assert float(found) == pytest.approx(float(model.bound(x, generator=seeded()).detach().mean()), abs=1.5)
+    _, signals, baselines = model._nvil(x, model._draws(x, 1, seeded(1)))
+    torch.testing.assert_close(baselines.mean((1, 2)), signals.mean((1, 2)), rtol=0, atol=1.5)
+    assert float((signals[0] - signals[1]).mean().abs()) > 5
 
 
 # --- a q of its own for each example ----------------------------------------------------------------------------------

@@ -838,3 +838,18 @@ def test_numbers_that_differ_late_have_ticks_that_differ():
 def test_examples_of_which_none_is_finite_set_no_scale():
     with pytest.raises(InputError, match="none of 3 examples is finite"):
         Gallery(Event((2,), REAL), torch.full((3, 2), math.nan))
+
+
+def test_training_examples_with_gaps_alone_set_the_scale_by_the_values_before():
+    nan = math.nan
+    gaps = torch.tensor([[[nan, 5.0], [2.0, nan]], [[nan, 7.0], [4.0, nan]]])
+    filled = torch.tensor([[[2.0, 5.0], [2.0, 5.0]], [[2.0, 7.0], [4.0, 7.0]]])
+    event = Event((2, 2), REAL)
+    found = Gallery(event, gaps).examples(filled, "series", beside=True)
+    expected = Gallery(event, filled).examples(filled, "series", beside=True)
+    assert found is not None
+    assert expected is not None
+    assert "have gaps" in found.caption
+    assert "have gaps" not in expected.caption
+    one, other = (np.asarray(Image.open(io.BytesIO(drawn.png))) for drawn in (found, expected))
+    assert np.array_equal(one, other)

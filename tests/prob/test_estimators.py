@@ -32,6 +32,11 @@ def exact(k: int) -> tuple[Tensor, Tensor, Tensor]:
     return value.detach(), *torch.autograd.grad(value, (log_p, logits))
 
 
+def nvil(log_p: Tensor, log_q: Tensor, baselines: Tensor | None = None) -> Tensor:
+    """Of one layer, with log p(x, z) as the second of its parts."""
+    return estimators.nvil(torch.stack([torch.zeros_like(log_p), log_p]), log_q[None], baselines)[0]
+
+
 def mean(estimator: Estimator, k: int) -> tuple[Tensor, Tensor, Tensor]:
     """The mean over all draws of the value and of the gradients of an estimator."""
     log_p, logits = leaves()
@@ -46,8 +51,8 @@ def mean(estimator: Estimator, k: int) -> tuple[Tensor, Tensor, Tensor]:
 @pytest.mark.parametrize(
     ("estimator", "k"),
     [
-        (estimators.score_function, 1),
-        (lambda p, q: estimators.score_function(p, q, torch.full((p.shape[1],), -7.0)), 1),
+        (lambda p, q: nvil(p, q), 1),
+        (lambda p, q: nvil(p, q, torch.full_like(q[None], -7.0)), 1),
         (estimators.reinforce, 1),
         (estimators.reinforce, 3),
         (estimators.vimco, 2),
@@ -60,8 +65,38 @@ def test_the_mean_of_an_unbiased_estimator_is_the_gradient_of_the_bound(estimato
 
 
 def test_a_baseline_that_depends_on_its_draw_is_biased() -> None:
-    found = mean(lambda p, q: estimators.score_function(p, q, (p - q)[0] / 2), 1)[2]
+    found = mean(lambda p, q: nvil(p, q, (p - q)[None] / 2), 1)[2]
     assert float((found - exact(1)[2]).abs().max()) > 0.01
+
+
+def test_signals_of_layers_omit_the_layers_below_and_keep_the_gradient() -> None:
+    """A chain x ← z_1 ← z_2 ← z_3 of four states each: the mean over all 64 paths."""
+    generator = torch.Generator().manual_seed(0)
+    log_p_x, b_1, b_2, b_3 = torch.randn(4, 4, generator=generator, dtype=torch.float64)
+    tables = torch.randn(6, 4, 4, generator=generator, dtype=torch.float64).requires_grad_()
+    p_12, p_23, p_3, q_1, q_21, q_32 = (tables[0], tables[1], tables[2, 0], tables[3, 0], tables[4], tables[5])
+    one, two, three = torch.tensor(list(itertools.product(range(4), repeat=3))).T
+    log_p = torch.stack(
+        [
+            log_p_x[one],
+            p_12.log_softmax(1)[two, one],
+            p_23.log_softmax(1)[three, two],
+            p_3.log_softmax(0)[three],
+        ]
+    )
+    log_q = torch.stack([q_1.log_softmax(0)[one], q_21.log_softmax(1)[one, two], q_32.log_softmax(1)[two, three]])
+    chance = log_q.sum(0).exp()
+    exact = torch.autograd.grad((chance * (log_p.sum(0) - log_q.sum(0))).sum(), tables, retain_graph=True)[0]
+    baselines = torch.stack([b_1[0].expand(64), b_2[one], b_3[two]])[:, None]
+    bound, signals = estimators.nvil(log_p[:, None], log_q[:, None], baselines)
+    for layer in range(3):
+        expected = log_p[layer:].sum(0) - log_q[layer:].sum(0)
+        torch.testing.assert_close(signals[layer, 0], expected.detach())
+    found = torch.autograd.grad((chance.detach() * bound).sum(), tables, retain_graph=True)[0]
+    torch.testing.assert_close(found, exact, rtol=0, atol=1e-12)
+    whole = torch.autograd.grad((chance.detach() * (signals[0, 0] * log_q.sum(0))).sum(), tables)[0]
+    apart = (found - whole)[3:]  # signals of all layers have the same mean, and are not the same
+    torch.testing.assert_close(apart, torch.zeros_like(apart), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("k", [1, 3])
@@ -71,11 +106,11 @@ def test_the_wake_phase_is_the_gradient_of_p_alone(k: int) -> None:
     assert not of_q.any()
 
 
-@pytest.mark.parametrize("estimator", [estimators.score_function, estimators.reinforce, estimators.vimco])
+@pytest.mark.parametrize("estimator", [nvil, estimators.reinforce, estimators.vimco])
 def test_with_the_posterior_of_one_draw_the_signal_does_not_depend_on_z(estimator: Estimator) -> None:
     log_p = leaves()[0].detach()
     log_q = log_p.log_softmax(0)
-    z = torch.tensor([[0, 1, 2, 3], [1, 2, 3, 0]])[: 1 if estimator is estimators.score_function else 2]
+    z = torch.tensor([[0, 1, 2, 3], [1, 2, 3, 0]])[: 1 if estimator is nvil else 2]
     value = estimator(log_p[z], log_q[z])
     torch.testing.assert_close(value, log_p.logsumexp(0).expand(4), rtol=0, atol=1e-12)
 

@@ -87,8 +87,9 @@ class Gallery:
     """Draws examples of one event. Axes, limits and levels depend on the training data only.
 
     So pictures of different models have the same scale. Every method is deterministic: the same input gives the same
-    bytes. Examples with an entry that is not finite are removed, and the caption has their number. ``lengths`` are the
-    lengths of the open first axis of the examples. A method returns None if there is nothing to draw.
+    bytes. Examples with an entry that is not finite are removed, and the caption has their number. If all training
+    examples have gaps, these take the values before them. ``lengths`` are the lengths of the open first axis of the
+    examples. A method returns None if there is nothing to draw.
 
     Args:
         event: the type of an example.
@@ -121,6 +122,9 @@ class Gallery:
             raise InputError(f"{len(names)} names of columns given; expected {event.dims}, one for each")
         self.event, self.names, most = event, names, max(16, _VALUES // event.dims)
         (train,), _ = self._finite(train_x[:most], lengths=None if lengths is None else lengths[:most])
+        self.carried = not len(train) and lengths is None and bool(train_x[:most].isfinite().any())
+        if self.carried:
+            train = _carried(train_x[:most].detach().cpu())
         if not len(train):
             raise InputError(f"none of {len(train_x):,} examples is finite; expected one or more, for the scale")
         self.artist = _artist(event, train, names, rate, whole, letters)
@@ -257,7 +261,9 @@ class Gallery:
             return None
         with rc_context(STYLE):
             sheet = draw(*kept)
-        return finished(sheet, what, f"{removed:,} with values that are not finite are left out." if removed else "")
+        removals = f"{removed:,} with values that are not finite are left out." if removed else ""
+        gaps = "All training examples have gaps, which take the values before them here." if self.carried else ""
+        return finished(sheet, what, " ".join(filter(None, (removals, gaps))))
 
     def _finite(self, *rows: Tensor, examples: int = 1, lengths: Tensor | None = None) -> tuple[list[Tensor], int]:
         """The rows whose first ``examples`` tensors are finite and others not NaN, and the number of other rows."""
@@ -276,6 +282,15 @@ class Gallery:
             kept &= known.reshape(len(t), math.prod(t.shape[1:])).all(1)
             found.append(t)
         return [t[kept] for t in found], int((~kept).sum())
+
+
+def _carried(x: Tensor) -> Tensor:
+    """Examples ``(N, …, C)`` whose gaps have the last finite value of the same column before them, or the first one."""
+    rows = x.double().reshape(-1, x.shape[-1])
+    for _ in range(2):  # forwards, then backwards for the gaps at the start
+        at = torch.where(rows.isfinite(), torch.arange(len(rows))[:, None], 0)
+        rows = rows.gather(0, at.cummax(0).values).flip(0)
+    return rows.nan_to_num(0.0, 0.0, 0.0).view(x.shape)
 
 
 def _artist(

@@ -17,23 +17,34 @@ from torch import Tensor
 from unsup.prob import bounds
 
 
-def score_function(log_p: Tensor, log_q: Tensor, baseline: Tensor | None = None) -> Tensor:
-    """The ELBO with the gradient of NVIL (Mnih, Gregor 2014, https://arxiv.org/abs/1402.0030): REINFORCE, and a mean.
+def nvil(log_p: Tensor, log_q: Tensor, baselines: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The ELBO with the gradient of NVIL (Mnih, Gregor 2014, https://arxiv.org/abs/1402.0030), and the signals of it.
 
-    The gradients are ∇_θ log p for the parameters of p and (log p − log q − b) ∇_φ log q for those of q, means over k
-    draws. The term −∇_φ log q has mean 0 and is omitted.
+    The gradients are ∇_θ log p for the parameters of p and Σ_l (f_l − b_l) ∇_φ log q_l for those of q, means over k
+    draws, with the local signals
+
+        f_l = log p(z_{l−1} | z_l) + … + log p(z_L) − log q(z_l | z_{l−1}) − … − log q(z_L | z_{L−1}),   z_0 = x.
+
+    The terms of the layers below are omitted, since z_l does not occur in them, and so is −∇_φ log q, with mean 0.
 
     Args:
-        baseline: b ``(B,)``, which must not depend on the draws; None is 0. It gets no gradient.
+        log_p: of x given z_1, of each layer given the next, and of z_L, ``(L + 1, k, B)``.
+        log_q: of each layer, given the one below or x, ``(L, k, B)``.
+        baselines: b_l, functions of z_{l−1}, ``(L, k, B)``, k may be 1; None is 0. They get no gradient.
 
-    >>> log_q = torch.tensor([[-0.5]], requires_grad=True)
-    >>> score_function(torch.tensor([[-2.0]]), log_q, baseline=torch.tensor([-1.0])).backward()
-    >>> float(log_q.grad)  # −2 + 0.5 + 1
-    -0.5
+    Returns:
+        ``(B,)`` and the f_l without gradient, ``(L, k, B)``.
+
+    >>> log_q = torch.tensor([[[-0.5]]], requires_grad=True)
+    >>> bound, signals = nvil(torch.tensor([[[-1.5]], [[-0.5]]]), log_q, torch.tensor([[[-1.0]]]))
+    >>> bound.sum().backward()
+    >>> float(bound.detach()), float(signals), float(log_q.grad)  # the last is −1.5 + 1
+    (-1.5, -1.5, -0.5)
     """
-    log_weight = (log_p - log_q).detach()
-    signal = log_weight if baseline is None else log_weight - baseline.detach()
-    return _with_gradient(bounds.elbo(log_weight), (log_p + signal * log_q).mean(0))
+    signals = ((log_p[:-1] - log_q).flip(0).cumsum(0).flip(0) + log_p[-1]).detach()
+    centred = signals if baselines is None else signals - baselines.detach()
+    surrogate = (log_p.sum(0) + (centred * log_q).sum(0)).mean(0)
+    return _with_gradient(bounds.elbo(signals[0]), surrogate), signals
 
 
 def reinforce(log_p: Tensor, log_q: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ Draws of z have no gradient: this is where the objectives differ.
 | ``variational`` | L_1 of the best factorised q of each example | exact, of p at that q (Hoffman et al. 2013) |
 | ``prior`` | L_k with draws from p(z) | of p at fixed draws; q learns as in the wake phase |
 | ``importance`` | L_k (IWAE; Burda et al. 2016) | score function without a baseline; none with a given ``proposal`` |
-| ``nvil`` | L_1 | score function, minus a baseline b(x) (Mnih, Gregor 2014) |
+| ``nvil`` | L_1 | score function of each layer, minus its baseline b_l(z_{l−1}) (Mnih, Gregor 2014) |
 | ``vimco`` | L_k | score function, minus leave-one-out baselines (Mnih, Rezende 2016) |
 | ``gumbel-softmax`` | L_1 of relaxed draws | pathwise, biased (Jang, Gu, Poole 2017; Maddison, Mnih, Teh 2017) |
 | ``straight-through`` | L_1 | that of relaxed draws at hard draws, biased (Bengio, Léonard, Courville 2013) |
@@ -70,7 +70,7 @@ from unsup.nn.autoencoder import Autoencoder, NetName
 from unsup.nn.nets import ActivationName, dense, start_glorot
 from unsup.nn.observation import ObservationName
 from unsup.nn.units import Units
-from unsup.prob import bounds, estimators, mean_field
+from unsup.prob import estimators, mean_field
 from unsup.prob.distributions import at_least_float32
 
 ObjectiveName = Literal[
@@ -105,14 +105,25 @@ class Draws:
     Attributes:
         z: states of every layer, from the one that generates x, ``(k, B, width)``.
         q, p: logits of every layer under q and under p; the axis of draws may be 1.
+        log_q_each, log_prior_each: of every layer, ``(L, k, B)``.
     """
 
     z: list[Tensor]
     q: list[Tensor]
     p: list[Tensor]
-    log_q: Tensor
-    log_prior: Tensor
+    log_q_each: Tensor
+    log_prior_each: Tensor
     log_likelihood: Tensor
+
+    @property
+    def log_q(self) -> Tensor:
+        """log q(z|x)."""
+        return self.log_q_each.sum(0)
+
+    @property
+    def log_prior(self) -> Tensor:
+        """log p(z)."""
+        return self.log_prior_each.sum(0)
 
     @property
     def log_p(self) -> Tensor:
@@ -226,7 +237,8 @@ class Latent(Model, HasDensity, CanSample, CanDecode, CodesEntries, CodesChoices
         self.up = nn.ModuleList(nn.Linear(below, above) for below, above in pairs if learns_q)
         start_glorot(self.down, self.up)
         self.prior = nn.Parameter(torch.zeros(widths[-1]))
-        self.baseline = dense((self.nets.seen_size, _BASELINE_WIDTH, 1), "tanh") if objective == "nvil" else None
+        below = (self.nets.seen_size, *(units.width for units in self.units[:-1])) if objective == "nvil" else ()
+        self.baselines = nn.ModuleList(dense((width, _BASELINE_WIDTH, 1), "tanh") for width in below)
 
     def _built(self, proposal: Part) -> Latent:
         if self.objective != "importance":
@@ -248,13 +260,14 @@ class Latent(Model, HasDensity, CanSample, CanDecode, CodesEntries, CodesChoices
 
     @torch.no_grad()
     def prepare(self, batch: Batch, *, generator: Generator) -> None:
-        """Initialise the output bias with the marginals of the data, and the baseline with the mean of its signal."""
+        """Initialise the output bias with the marginals of the data, and baselines with the means of their signals."""
         self.nets.prepare(batch.x, None, generator=generator)
-        if self.baseline is not None:
+        if self.objective == "nvil":
             x = batch.x[:_BASELINE_EXAMPLES]
-            bias = self.baseline[-1].bias
-            assert isinstance(bias, Tensor)
-            bias.fill_(bounds.elbo(self._log_weight(self._draws(x, 1, generator))).mean())
+            _, signals, _ = self._nvil(x, self._draws(x, 1, generator))
+            for net, signal in zip(self.baselines, signals, strict=True):
+                *_, bias = net.parameters()
+                bias.fill_(signal.mean())
 
     @property
     def _q(self) -> Latent:
@@ -292,9 +305,13 @@ class Latent(Model, HasDensity, CanSample, CanDecode, CodesEntries, CodesChoices
         above = [net(below.to(self.prior.dtype)) for net, below in zip(self._q.up, z, strict=False)]
         return [self._q.nets.encode(x)[None], *above]
 
-    def _log_prob_of(self, z: list[Tensor], logits: list[Tensor]) -> Tensor:
+    def _log_probs_of(self, z: list[Tensor], logits: list[Tensor]) -> Tensor:
+        """Of every layer, ``(L, …)``."""
         parts = [units.log_prob(*pair) for units, *pair in zip(self.units, z, logits, strict=True)]
-        return torch.stack(torch.broadcast_tensors(*parts)).sum(0)
+        return torch.stack(torch.broadcast_tensors(*parts))
+
+    def _log_prob_of(self, z: list[Tensor], logits: list[Tensor]) -> Tensor:
+        return self._log_probs_of(z, logits).sum(0)
 
     def _noise(self, n: int, k: int, generator: Generator | None) -> list[Tensor]:
         """Uniform numbers for every layer ``(k, n, count)``, drawn sample by sample."""
@@ -315,7 +332,7 @@ class Latent(Model, HasDensity, CanSample, CanDecode, CodesEntries, CodesChoices
             z.append(self.units[layer].draw(logits, noise))
         p = self._prior_logits(z)
         log_likelihood = self.nets.log_likelihood(self.nets.target(x), z[0])
-        return Draws(z, q, p, self._log_prob_of(z, q), self._log_prob_of(z, p), log_likelihood)
+        return Draws(z, q, p, self._log_probs_of(z, q), self._log_probs_of(z, p), log_likelihood)
 
     def _log_weight(self, draws: Draws) -> Tensor:
         return draws.log_p - draws.log_q
@@ -417,10 +434,10 @@ class Latent(Model, HasDensity, CanSample, CanDecode, CodesEntries, CodesChoices
             bound = estimators.reinforce(draws.log_p, draws.log_q)
         elif self.objective == "vimco":
             bound = estimators.vimco(draws.log_p, draws.log_q)
-        elif self.baseline is not None:
-            baseline = at_least_float32(self.baseline(self.nets.seen(batch.x)).squeeze(1))
-            error = (bounds.elbo(self._log_weight(draws)).detach() - baseline) ** 2
-            bound = estimators.score_function(draws.log_p, draws.log_q, baseline) - (error - error.detach())
+        elif self.objective == "nvil":
+            bound, signals, baselines = self._nvil(batch.x, draws)
+            error = (signals - baselines).square().mean(1).sum(0)
+            bound = bound - (error - error.detach())
             beside = {"baseline_error": error.detach()}
         else:  # the wake phase; also the value of relaxed objectives in evaluation mode
             bound = estimators.wake(draws.log_p, draws.log_q)
@@ -432,6 +449,14 @@ class Latent(Model, HasDensity, CanSample, CanDecode, CodesEntries, CodesChoices
             active = torch.stack([(kl > _ACTIVE).to(kl.dtype).sum(-1).mean(0) for kl in each]).sum(0)
             reconstruction = -draws.log_likelihood.mean(0)
         return {"loss": -bound, "reconstruction": reconstruction, "kl": kl, "active": active} | beside
+
+    def _nvil(self, x: Tensor, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
+        """The bound ``(B,)``, and signals and baselines of every layer, ``(L, k, B)``."""
+        log_p = torch.cat([draws.log_likelihood[None], draws.log_prior_each])
+        below = [self.nets.seen(x), *(z.flatten(0, 1).to(self.prior.dtype) for z in draws.z[:-1])]
+        found = [at_least_float32(net(seen)).view(-1, len(x)) for net, seen in zip(self.baselines, below, strict=True)]
+        baselines = torch.stack(torch.broadcast_tensors(*found))
+        return *estimators.nvil(log_p, draws.log_q_each, baselines), baselines
 
     def _exact_loss(self, x: Tensor) -> Terms:
         """−log p(x) = −E_{p(z|x)} log p(x|z) + KL(p(z|x) ‖ p(z))."""
