@@ -35,10 +35,10 @@ def choose_device(name: str) -> torch.device:
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
-    """CUDA with bfloat16, or a CPU with AMX tiles. AVX-512 bfloat16 alone is not reliably faster than float32."""
+    """CUDA with bfloat16, or a CPU with AMX tiles or the dot products of AVX-512 bfloat16."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
-    return device.type == "cpu" and torch.cpu._is_amx_tile_supported()
+    return device.type == "cpu" and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
 
 
 def uses_bfloat16(precision: Precision, device: torch.device, *, allowed: bool) -> bool:
