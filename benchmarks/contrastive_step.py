@@ -1,4 +1,4 @@
-"""Training steps of SimCLR, MoCo and BYOL, augmentation included, against the example loops of lightly.
+"""Training steps of SimCLR, MoCo, BYOL and VICReg, augmentation included, against the example loops of lightly.
 
 Lightly takes its transforms from torchvision, which has no build for CPUs: ``pip install --no-deps lightly
 lightly_utils lightning_utilities torchvision``. Its compiled operators are not used here, and are declared so that it
@@ -38,18 +38,22 @@ def contrastive_steps() -> Several:
         "simclr": net,
         "moco": net | {"queue": QUEUE},
         "byol": net | {"projection": (512, 128), "prediction": (512,)},
+        "vicreg": net | {"expander": (512, 512, 512)},
     }
     return Several([_measure(name, x, own) for name, own in options.items()])
 
 
 def _measure(name: str, x: Tensor, options: dict[str, Any]) -> Measured:
     return interleave(
-        f"{name}, one step, batch {BATCH} of 3×32², ResNet-18 of {WIDTH:g} of the widths, float32",
-        trainer_step(x, "float32", name, options, event=EVENT, batch=BATCH),
-        {f"lightly, its transforms in {WORKERS} workers": _lightly_step(name, x)},
+        f"{name}, one step, batch {BATCH} of 3×32², ResNet-18 of {WIDTH:g} of the widths",
+        trainer_step(x, "auto", name, options, event=EVENT, batch=BATCH),
+        {
+            f"lightly, its transforms in {WORKERS} workers": _lightly_step(name, x, bfloat16=False),
+            "the same under bfloat16 autocast": _lightly_step(name, x, bfloat16=True),
+        },
         rounds=5,
         target="≥ 3×" if name == "simclr" else "≥ 1×",
-        note="the same backbone, heads, recipe and size of the queue on both sides",
+        note=f"the same backbone, heads, recipe and queue on both sides; {torch.get_num_threads()} thread(s)",
     )
 
 
@@ -63,15 +67,17 @@ def _declare_operators() -> torch.library.Library:
     return library
 
 
-def _lightly_step(name: str, x: Tensor) -> Callable[[], None]:
+def _lightly_step(name: str, x: Tensor, *, bfloat16: bool) -> Callable[[], None]:
     batches = _batches(x)
-    loss_of, parameters = {"simclr": _simclr, "moco": _moco, "byol": _byol}[name]()
+    loss_of, parameters = {"simclr": _simclr, "moco": _moco, "byol": _byol, "vicreg": _vicreg}[name]()
     optimizer = torch.optim.Adam(parameters, lr=1e-3)
 
     def step() -> None:
         first, second = next(batches)
         optimizer.zero_grad()
-        loss_of(first, second).backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            loss = loss_of(first, second)
+        loss.backward()
         optimizer.step()
 
     return step
@@ -157,3 +163,13 @@ def _byol() -> Parts:
         return found
 
     return loss, [*model.parameters(), *predictor.parameters()]
+
+
+def _vicreg() -> Parts:
+    from lightly.loss import VICRegLoss
+    from lightly.models.modules.heads import VICRegProjectionHead
+
+    net = _net()
+    model = nn.Sequential(net, VICRegProjectionHead(net.size, 512, 512, num_layers=3))
+    criterion = VICRegLoss()
+    return (lambda a, b: criterion(model(a), model(b))), list(model.parameters())

@@ -30,7 +30,7 @@ from unsup.evaluate.estimate import Estimate, Z, of_share, wilson
 from unsup.evaluate.features import column_count, columns_of
 from unsup.evaluate.spread import directions
 
-MOST_TRAINING = 5000
+MOST_TRAINING = 20_000
 """Training examples that are used; if there are more, they are chosen by the seed."""
 PENALTIES = (1.0, 1e-1, 1e-2, 1e-3, 1e-4)
 """λ, from strong to weak."""
@@ -243,7 +243,7 @@ def training_rows(n: int, *, seed: int = 0) -> Tensor:
     """The sorted rows of ``n`` training examples that a probe uses: all, or `MOST_TRAINING` chosen by the seed; int64.
 
     >>> training_rows(3), len(training_rows(60_000))
-    (tensor([0, 1, 2]), 5000)
+    (tensor([0, 1, 2]), 20000)
     """
     return torch.randperm(n, generator=keyed_generator(seed, _CHOICE))[:MOST_TRAINING].sort().values
 
