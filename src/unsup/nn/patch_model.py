@@ -133,16 +133,19 @@ class PatchModel(FeatureModel):
         """The last maps of normalised patches, flattened: ``(N, C, S, S)`` → ``(N, patch_features)``."""
         return self.backbone.finished(self.backbone.maps(patches)).flatten(1)
 
-    def cut(self, x: Tensor, generator: Generator | None, *, apart: int = 0) -> Tensor:
+    def cut(self, x: Tensor, generator: Generator | None, *, apart: int = 0, together: Tensor | None = None) -> Tensor:
         """Nine patches of each image, in reading order: ``(B, C, H, W)`` → ``(B, 9, C, S, S)``.
 
         Args:
             apart: largest distance by which each channel of a patch is moved on its own, in each direction.
+            together: bool ``(B, 1, 1, 1)``, the images whose channels are not moved apart; None: no image.
         """
         n, channels, height, width = x.shape
         corners = self.grid.corners(n, (height, width), generator, like=x).unsqueeze(-1)
         if apart:
             moves = random.integers(-apart, apart + 1, (n, 2, PATCHES, channels), generator, like=x)
+            if together is not None:
+                moves = moves.masked_fill(together, 0)
             ends = torch.tensor([height, width], device=x.device).view(2, 1, 1, 1) - self.grid.patch
             corners = torch.minimum((corners + moves.transpose(0, 1)).clamp(min=0), ends)
         return crops(x, corners[0], corners[1], self.grid.patch)

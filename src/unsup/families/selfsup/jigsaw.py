@@ -7,8 +7,9 @@ https://arxiv.org/abs/1603.09246). f sees one tile at a time, the head all of th
 
 The permutations are chosen one by one for large Hamming distances, so that no single tile decides. Shortcuts are made
 useless: each tile lies at a random place of its cell, so that edges do not continue; each tile has the moments of its
-channels removed; a share of the images is grey, and colours are shifted against each other, against the aberration of
-lenses. Tiles of a puzzle must not meet in batch statistics, so that all normalisations are those of single tiles.
+channels removed; a share of the images is grey, and the colours of all others are shifted against each other, against
+the aberration of lenses. Tiles of a puzzle must not meet in batch statistics, so that all normalisations are those of
+single tiles.
 """
 
 from __future__ import annotations
@@ -133,7 +134,8 @@ class Jigsaw(PatchModel):
             return self.normalised(self.cut(x, generator))
         is_grey = random.uniform((len(x), 1, 1, 1), generator, like=x) < _GREY
         apart = round(_APART * self.grid.patch)
-        return self.normalised(self.cut(torch.where(is_grey, grey(x), x), generator, apart=apart))
+        x = torch.where(is_grey, grey(x), x)
+        return self.normalised(self.cut(x, generator, apart=apart, together=is_grey))
 
     def normalised(self, x: Tensor) -> Tensor:
         """Images or tiles in [0, 1], ``(..., C, H, W)``, with zero mean and unit variance in each channel."""
