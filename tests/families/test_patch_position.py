@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 import torch
@@ -130,13 +131,28 @@ def test_one_colour_is_kept_and_the_others_are_small_noise() -> None:
     assert len(set(kept[0].tolist())) > 1  # each patch has a colour of its own
 
 
+@pytest.mark.parametrize("contrast", [1.0, 0.01, 1e-5])
+def test_the_noise_has_a_hundredth_of_the_deviation_of_the_kept_colour(contrast: float) -> None:
+    """Gaussian, and of each patch on its own, also of one that is nearly flat."""
+    ours, side = model(), 64
+    contrasts = contrast * (0.1 + noise(40, 9, 1, 1, 1, seed=1))
+    patches = 0.3 + contrasts * noise(40, 9, 3, side, side)
+    found = ours.normalised_one_colour(patches, Generator().manual_seed(0)).flatten(3)  # (40, 9, 3, 64²)
+    deviations, order = found.square().mean(-1).sqrt().sort(-1)  # the two of the noise, then that of the kept colour
+    ratios = deviations[..., :2] / deviations[..., 2:]
+    assert float((ratios / 0.01 - 1).abs().max()) < 5 / math.sqrt(2 * side**2)
+    dropped = found.gather(2, order[..., :2, None].expand(-1, -1, -1, side**2)) / deviations[..., :2, None]
+    assert abs(float(dropped.pow(4).mean()) - 3) < 0.02  # 1.8 if it were uniform
+
+
 def test_brightness_and_contrast_of_a_patch_are_not_seen() -> None:
     ours = model()
     patches = noise(10, 9, 1, 8, 8)
     seen = ours.normalised_one_colour(patches, Generator())
     assert torch.allclose(ours.normalised_one_colour(0.1 + 0.4 * patches, Generator()), seen, atol=1e-5)
-    flat = torch.full((1, 9, 1, 8, 8), 0.7).double()
-    assert torch.equal(ours.normalised_one_colour(flat, Generator()), torch.zeros_like(flat))
+    for channels in (1, 3):
+        flat = torch.full((1, 9, channels, 8, 8), 0.7).double()
+        assert float(ours.normalised_one_colour(flat, Generator()).abs().max()) < 1e-9
 
 
 def test_a_third_of_the_patches_is_coarser() -> None:

@@ -8,8 +8,8 @@ https://arxiv.org/abs/1505.05192):
 
 Shortcuts by which the task could be solved without knowing the objects are made useless: between patches there are gaps
 of half a patch, against lines that continue, and patches are moved at random; two of three colours are replaced by
-noise, against the aberration of lenses, which tells where in the image a patch is; a third of the patches is reduced to
-a random resolution and enlarged again; each patch is centred and has unit contrast.
+faint noise, against the aberration of lenses, which tells where in the image a patch is; a third of the patches is
+reduced to a random resolution and enlarged again; each patch is centred and has unit contrast.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from unsup.prob.crops import resampled, resampling
 POSITIONS = PATCHES - 1
 CENTRE = PATCHES // 2
 _COLOURS = 3
-_NOISE = 1 / 255  # the range of the noise in place of a colour: one level of 8 bits
+_NOISE = 1 / 100  # the deviation of the noise in place of a colour, as a share of that of the kept one
 _COARSE = 1 / 3  # the share of patches whose resolution is reduced
 _JITTER, _COARSEST = 7 / 96, 10 / 96  # of the side of a patch
 
@@ -128,12 +128,17 @@ class PatchPosition(PatchModel):
             return resampled(patches, self.matrices.to(patches.dtype), sizes)
 
     def normalised_one_colour(self, patches: Tensor, generator: Generator | None) -> Tensor:
-        """Centred channels, all but one of three colours replaced by noise, divided by the root mean square of all."""
+        """Centred channels, all but one of three colours replaced by noise, divided by the root mean square of all.
+
+        The noise is Gaussian, with a hundredth of the deviation of the colour that is kept.
+        """
         centred = patches - patches.mean((-2, -1), keepdim=True)
         if patches.shape[2] == _COLOURS:
             kept = random.integers(0, _COLOURS, patches.shape[:2], generator, like=patches)
             is_kept = torch.arange(_COLOURS, device=kept.device) == kept.unsqueeze(-1)
-            noise = _NOISE * (random.uniform(patches.shape, generator, like=patches) - 0.5)
+            deviation = (centred.square().mean((-2, -1)) * is_kept).sum(-1).sqrt()  # (B, G 9), of the kept colour
+            noise = random.normal(patches.shape, generator, like=patches) * _NOISE
+            noise = noise * deviation[..., None, None, None]
             centred = torch.where(is_kept[..., None, None], centred, noise)
         return _divided(centred, (-3, -2, -1))
 
