@@ -16,11 +16,12 @@ from unsup.core.errors import InputError
 from unsup.core.event import Event, Support
 from unsup.core.random import keyed_generator
 from unsup.data import load_data
+from unsup.families.selfsup import vicreg
 from unsup.families.selfsup.byol import BYOL
 from unsup.families.selfsup.moco import MoCo
 from unsup.families.selfsup.simclr import SimCLR
 from unsup.families.selfsup.vicreg import VICReg
-from unsup.nn.augment import augment
+from unsup.nn.augment import RECIPES, augment
 from unsup.nn.norm import BatchNorm, statistics_of_groups
 from unsup.prob import contrast
 from unsup.train.trainer import fit
@@ -130,9 +131,25 @@ def test_the_terms_of_vicreg_move_what_they_should() -> None:
 def test_barlow_twins_is_that_of_the_correlation() -> None:
     model = created("vicreg", objective="barlow-twins")
     found = model.loss(images(), generator=keyed_generator(0))
-    z = model.head(model.backbone(torch.cat(views(model, model.recipes))))
-    on, off = contrast.redundancy(contrast.cross_correlation(*z.chunk(2)), 0.005)
+    first, second = (model.head(model.backbone(view)) for view in views(model, model.recipes))
+    on, off = contrast.redundancy(contrast.cross_correlation(first, second), 0.005)
     assert torch.allclose(found["loss"], on + off, atol=1e-10)
+
+
+@pytest.mark.parametrize("objective", ["vicreg", "barlow-twins"])
+def test_embeddings_of_one_view_do_not_depend_on_the_other(objective: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Statistics of batch normalisation are those of one view, as in the published codes."""
+    one, other, third = torch.rand(3, 12, 3, 8, 8, dtype=torch.float64, generator=keyed_generator(0))
+    found = []
+    for pair in ((one, other), (one, third)):
+        model, seen = created("vicreg", objective=objective), []
+        pending = iter(pair)
+        monkeypatch.setattr(vicreg, "augment", lambda x, recipe, generator, pending=pending: next(pending))
+        model.head.register_forward_hook(lambda module, inputs, z, seen=seen: seen.append(z.detach()))
+        model.loss(images(), generator=keyed_generator(0))
+        found.append(torch.cat(seen).chunk(2))
+    assert torch.equal(found[0][0], found[1][0])
+    assert not torch.allclose(found[0][1], found[1][1])
 
 
 def test_queries_of_moco_meet_their_key_and_the_queue_as_it_was() -> None:
@@ -198,6 +215,39 @@ def test_no_batch_statistics_leak_between_a_query_and_its_key() -> None:
     assert moved[1] != {0, 1, 2}
 
 
+def layers(head: nn.Sequential) -> list[tuple[str, tuple[int, ...], bool]]:
+    """The kind of each layer, the shape of its weights, and whether it has an offset; without the ReLUs."""
+    told = {nn.Linear: "linear", BatchNorm: "norm"}
+    found = [m for m in head if not isinstance(m, nn.ReLU)]
+    return [(told[type(m)], () if m.weight is None else tuple(m.weight.shape), m.bias is not None) for m in found]
+
+
+def test_the_heads_of_simsiam_are_those_of_the_paper() -> None:
+    """Batch normalisation after every layer of the projector, the last one included, but not after the predictor."""
+    model = unsup.create("byol", EVENT, preset="paper-simsiam", net="mlp", width=0.02)
+    assert isinstance(model, BYOL)
+    assert model.teacher is None
+    inner = [("linear", (2048, 2048), False), ("norm", (2048,), True)]
+    assert layers(model.projector) == [
+        ("linear", (2048, 20), False),
+        ("norm", (2048,), True),
+        *inner,
+        ("linear", (2048, 2048), False),
+        ("norm", (), False),
+    ]
+    first = [("linear", (512, 2048), False), ("norm", (512,), True)]
+    assert layers(model.predictor) == [*first, ("linear", (2048, 512), True)]
+    assert model.recipes[0] is model.recipes[1] is RECIPES["moco-v2"]
+    assert BYOL.presets["paper-simsiam"]["net"] == "resnet50"
+
+
+@pytest.mark.parametrize("teacher", [True, False])
+def test_the_projection_ends_with_a_normalisation_in_simsiam_only(teacher: bool) -> None:
+    model = created("byol", teacher=teacher)
+    assert isinstance(model.projector[-1], BatchNorm) != teacher
+    assert isinstance(model.predictor[-1], nn.Linear)
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
@@ -219,6 +269,37 @@ def test_bad_data_is_refused() -> None:
     model = created("moco", queue=8)
     with pytest.raises(InputError, match="a batch of 12 examples and a queue of 8 keys"):
         model.loss(images(), generator=keyed_generator(0))
+
+
+VIEWS = {"simclr": "simclr-small", "moco": "moco-v2", "byol": "byol-second", "vicreg": "simclr", "mae": "crop"}
+VIEWS |= {"rotation": "crop-flip"}
+"""The models that augment images, and a recipe of each."""
+
+
+def of_views(name: str, event: Event, *views: str) -> Any:
+    """A model with recipes of views, or with those of its defaults."""
+    given: dict[str, Any] = {"views": views if name in ("byol", "vicreg") else views[0]} if views else {}
+    return unsup.create(name, event, preset="tiny", **given)
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_recipes_that_do_not_fit_the_images_are_refused_when_the_model_is_built(name: str) -> None:
+    event = Event((4, 8, 8), Support("ordinal", 256), "image")
+    for views in ((), (VIEWS[name],)):  # the default, too
+        with pytest.raises(InputError, match=r"views='[\w-]+' does not fit: .*\(4, 8, 8\).*; use --model.views none"):
+            of_views(name, event, *views)
+    with pytest.raises(InputError, match=r"views='sound' does not fit: .* use --model.views none"):
+        of_views(name, EVENT, "sound")
+    x = torch.randint(0, 256, (12, 4, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    model = of_views(name, event, "none")
+    model.prepare(Batch(x), generator=keyed_generator(0))
+    assert bool(model.loss(Batch(x), generator=keyed_generator(0))["loss"].isfinite().all())
+
+
+@pytest.mark.parametrize("name", ["byol", "vicreg"])
+def test_the_second_of_two_recipes_is_checked_too(name: str) -> None:
+    with pytest.raises(InputError, match="views='crop-flip' does not fit: an example has 8×3 pixels; expected"):
+        of_views(name, Event((3, 8, 3), Support("ordinal", 256), "image"), "none", "crop-flip")
 
 
 def test_collapse_is_said() -> None:

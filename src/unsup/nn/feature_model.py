@@ -115,22 +115,38 @@ class FeatureModel(LearnsFeatures):
             raise InputError(f"{type(self).__name__}: stage={stage} should be at most {stages}, the stages of this net")
         return stage
 
+    def recipe_named(self, views: str) -> Recipe:
+        """The recipe of augmentation of this name, for the images of the model.
+
+        Raises:
+            InputError: there is no such recipe, or it does not fit the images.
+        """
+        recipe = recipe_named(views)
+        reason = recipe.reason_against(self.event.shape)
+        if reason is not None:
+            raise InputError(
+                f"{type(self).__name__}: views={views!r} does not fit: an example {reason}; use --model.views none, or "
+                "a recipe that fits"
+            )
+        return recipe
+
+    def pair_of_recipes(self, views: tuple[str, ...]) -> tuple[Recipe, Recipe]:
+        """The recipes of two views: one name stands for both.
+
+        Raises:
+            InputError: as for `recipe_named`, or not one or two names.
+        """
+        if len(views) not in (1, 2):
+            raise InputError(
+                f"{type(self).__name__}: views={views} are {len(views)} recipes; expected one for both views, or two"
+            )
+        return self.recipe_named(views[0]), self.recipe_named(views[-1])
+
     def encode(self, x: Tensor) -> Tensor:
         """Features of raw images, ``(B, C, H, W)`` → ``(B, F)``; in training mode with the statistics of the batch."""
         self.event.check_shape(x)
         found: Tensor = self.backbone(self.seen(x), self.stage)
         return found
-
-
-def pair_of_recipes(views: tuple[str, ...], owner: str) -> tuple[Recipe, Recipe]:
-    """The recipes of two views: one name stands for both.
-
-    Raises:
-        InputError: unknown names, or not one or two of them.
-    """
-    if len(views) not in (1, 2):
-        raise InputError(f"{owner}: views={views} are {len(views)} recipes; expected one for both views, or two")
-    return recipe_named(views[0]), recipe_named(views[-1])
 
 
 @contextmanager

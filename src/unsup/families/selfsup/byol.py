@@ -22,7 +22,7 @@ from unsup.core.event import Event
 from unsup.core.model import Terms
 from unsup.nn.augment import augment
 from unsup.nn.backbones import BackboneName
-from unsup.nn.feature_model import FeatureModel, pair_of_recipes
+from unsup.nn.feature_model import FeatureModel
 from unsup.nn.projector import projector
 from unsup.nn.teacher import cosine_momentum, follow, teacher_of
 from unsup.prob import contrast
@@ -45,7 +45,7 @@ class BYOL(FeatureModel):
         momentum: m at the start; it rises to 1 by a cosine.
 
     Raises:
-        InputError: images that are too small for the backbone, or unknown recipes.
+        InputError: images that are too small for the backbone, or recipes that are unknown or do not fit the images.
 
     >>> from unsup.core.event import Support
     >>> event = Event((3, 8, 8), Support("ordinal", 256), "image")
@@ -63,6 +63,14 @@ class BYOL(FeatureModel):
             "views": ("byol-first", "byol-second"),
             "momentum": 0.996,
         },
+        "paper-simsiam": {
+            "net": "resnet50",
+            "width": 1.0,
+            "projection": (2048, 2048, 2048),
+            "prediction": (512,),
+            "views": ("moco-v2",),
+            "teacher": False,
+        },
     }
     fit_defaults = {"lr": 1e-3, "batch_size": 256, "weight_decay": 1e-4, "warmup": 100}
 
@@ -79,7 +87,7 @@ class BYOL(FeatureModel):
         momentum: Annotated[float, Within(0, 1)] = 0.99,
     ) -> None:
         self.take(event, net, width)
-        self.recipes = pair_of_recipes(views, "BYOL")
+        self.recipes = self.pair_of_recipes(views)
         self.momentum = momentum
         self.projector = projector((self.backbone.size, *projection), last_norm=not teacher, last_bias=False)
         self.predictor = projector((projection[-1], *prediction, projection[-1]))

@@ -24,7 +24,7 @@ from unsup.core.config import Count, Share
 from unsup.core.errors import InputError
 from unsup.core.event import Event
 from unsup.core.model import Terms
-from unsup.nn.augment import augment, recipe_named
+from unsup.nn.augment import augment
 from unsup.nn.feature_model import FeatureModel, evaluating
 from unsup.nn.vit import VIT_SIZES, TransformerBlock, ViT, patch_for, sine_positions
 from unsup.prob.patches import patch_moments, shuffles, taken, to_images, to_patches
@@ -101,8 +101,8 @@ class MAE(FeatureModel):
         views: the recipe of augmentation, see `unsup augment --list`.
 
     Raises:
-        InputError: a patch or number of heads that does not divide, a ratio that masks none or all patches, or an
-            unknown recipe.
+        InputError: a patch or number of heads that does not divide, a ratio that masks none or all patches, or a
+            recipe that is unknown or does not fit the images.
 
     >>> import torch
     >>> from unsup import Event, Support
@@ -139,7 +139,7 @@ class MAE(FeatureModel):
         decoder_heads: Count = 3,
         views: str = "crop",
     ) -> None:
-        self.recipe = recipe_named(views)
+        self.recipe = self.recipe_named(views)
         channels, *sides = event.shape
         height, width = sides
         patch = patch or patch_for((height, width))

@@ -26,7 +26,7 @@ from unsup.core.errors import InputError
 from unsup.core.event import Event
 from unsup.core.model import Terms
 from unsup.core.parallel import gather_rows, is_last_part, own_rows
-from unsup.nn.augment import augment, recipe_named
+from unsup.nn.augment import augment
 from unsup.nn.backbones import BackboneName
 from unsup.nn.feature_model import FeatureModel
 from unsup.nn.norm import statistics_of_groups
@@ -51,7 +51,7 @@ class MoCo(FeatureModel):
         group: number of examples that share the statistics of a batch normalisation. Processes have complete groups.
 
     Raises:
-        InputError: images that are too small for the backbone, or an unknown recipe.
+        InputError: images that are too small for the backbone, or a recipe that is unknown or does not fit them.
 
     >>> from unsup.core.event import Support
     >>> event = Event((3, 8, 8), Support("ordinal", 256), "image")
@@ -96,7 +96,7 @@ class MoCo(FeatureModel):
         group: Count = 32,
     ) -> None:
         self.take(event, net, width)
-        self.recipe, self.temperature, self.momentum = recipe_named(views), temperature, momentum
+        self.recipe, self.temperature, self.momentum = self.recipe_named(views), temperature, momentum
         self.packing = group
         self.head = projector((self.backbone.size, *projection), norm=False)
         self.teacher = teacher_of(nn.Sequential(self.backbone, self.head))

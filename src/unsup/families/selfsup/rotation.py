@@ -19,7 +19,7 @@ from unsup.core.batch import Batch
 from unsup.core.config import Count, Positive
 from unsup.core.event import Event
 from unsup.core.model import Terms
-from unsup.nn.augment import augment, recipe_named
+from unsup.nn.augment import augment
 from unsup.nn.backbones import BackboneName
 from unsup.nn.feature_model import FeatureModel
 from unsup.nn.guesses import guesses
@@ -43,7 +43,8 @@ class Rotation(FeatureModel):
         views: the recipe of augmentation before the rotations, see `unsup augment --list`.
 
     Raises:
-        InputError: images that are not square or too small, a stage that the net does not have, or an unknown recipe.
+        InputError: images that are not square or too small, a stage that the net does not have, or a recipe that is
+            unknown or does not fit them.
 
     >>> import torch
     >>> from unsup import Batch, Event, Support
@@ -70,7 +71,7 @@ class Rotation(FeatureModel):
         views: str = "crop-flip",
     ) -> None:
         self.take(event, net, width)
-        self.recipe = recipe_named(views)
+        self.recipe = self.recipe_named(views)
         stages = len(self.backbone.stages)
         self.stage = (stages + 1) // 2 if stage is None else self.stage_numbered(stage)
         self.head = nn.Linear(self.backbone.size, ROTATIONS)

@@ -18,7 +18,7 @@ from unsup.core.batch import Batch
 from unsup.core.config import Positive, Widths
 from unsup.core.event import Event
 from unsup.core.model import Terms
-from unsup.nn.augment import augment, recipe_named
+from unsup.nn.augment import augment
 from unsup.nn.backbones import BackboneName
 from unsup.nn.feature_model import FeatureModel
 from unsup.nn.projector import projector
@@ -41,7 +41,7 @@ class SimCLR(FeatureModel):
         temperature: τ.
 
     Raises:
-        InputError: images that are too small for the backbone, or an unknown recipe.
+        InputError: images that are too small for the backbone, or a recipe that is unknown or does not fit them.
 
     >>> from unsup.core.event import Support
     >>> event = Event((3, 8, 8), Support("ordinal", 256), "image")
@@ -73,7 +73,7 @@ class SimCLR(FeatureModel):
         temperature: Positive = 0.5,
     ) -> None:
         self.take(event, net, width)
-        self.recipe, self.temperature = recipe_named(views), temperature
+        self.recipe, self.temperature = self.recipe_named(views), temperature
         widths = (self.backbone.size, 128) if projection is None else projection
         self.head = projector((self.backbone.size, *widths), last_norm=True)
 

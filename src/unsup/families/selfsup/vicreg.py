@@ -27,7 +27,7 @@ from unsup.core.event import Event
 from unsup.core.model import Terms
 from unsup.nn.augment import augment
 from unsup.nn.backbones import BackboneName
-from unsup.nn.feature_model import FeatureModel, pair_of_recipes
+from unsup.nn.feature_model import FeatureModel
 from unsup.nn.projector import projector
 from unsup.prob import contrast
 from unsup.prob.distributions import at_least_float32
@@ -36,7 +36,8 @@ from unsup.prob.distributions import at_least_float32
 class VICReg(FeatureModel):
     """Variance-invariance-covariance regularisation (Bardes et al. 2022), and Barlow Twins (Zbontar et al. 2021).
 
-    Embeddings are not normalised, and their statistics are those of the whole batch, over all processes.
+    Embeddings are not normalised, and their statistics are those of the whole batch, over all processes. Each view is a
+    forward pass of its own, so that no batch normalisation mixes both views.
 
     Args:
         event: images of levels.
@@ -51,7 +52,7 @@ class VICReg(FeatureModel):
         redundancy: λ of Barlow Twins.
 
     Raises:
-        InputError: images that are too small for the backbone, or an unknown recipe.
+        InputError: images that are too small for the backbone, or a recipe that is unknown or does not fit them.
 
     >>> from unsup.core.event import Support
     >>> event = Event((3, 8, 8), Support("ordinal", 256), "image")
@@ -85,7 +86,7 @@ class VICReg(FeatureModel):
         redundancy: Weight = 0.005,
     ) -> None:
         self.take(event, net, width)
-        self.recipes, self.objective = pair_of_recipes(views, "VICReg"), objective
+        self.recipes, self.objective = self.pair_of_recipes(views), objective
         self.invariance, self.variance, self.covariance = invariance, variance, covariance
         self.redundancy = redundancy
         self.head = projector((self.backbone.size, *expander), last_bias=False)
@@ -93,8 +94,8 @@ class VICReg(FeatureModel):
     def loss(self, batch: Batch, *, generator: Generator | None = None) -> Terms:
         """The weighted sum, each of its terms, and the ``spread`` of the embeddings."""
         x = self.unit(batch.x)
-        views = torch.cat([augment(x, recipe, generator) for recipe in self.recipes])
-        first, second = at_least_float32(self.head(self.backbone(views))).chunk(2)
+        views = [augment(x, recipe, generator) for recipe in self.recipes]
+        first, second = (at_least_float32(self.head(self.backbone(view))) for view in views)
         beside: Terms = {"spread": contrast.spread(first)}
         if self.objective == "barlow-twins":
             on, off = contrast.redundancy(contrast.cross_correlation(first, second), self.redundancy)
