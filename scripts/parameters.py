@@ -313,6 +313,13 @@ PRESETS = (
         None,
         "ResNet-50 and a head 2048-4096-256, twice, and the predictor 256-4096-256.",
     ),
+    Entry(
+        "byol",
+        "paper-simsiam",
+        IMAGENET_224,
+        None,
+        "SimSiam: ResNet-50, a head 2048-2048-2048-2048 and the predictor 2048-512-2048, without a teacher.",
+    ),
     Entry("vicreg", "paper", IMAGENET_224, None, "ResNet-50 and an expander 2048-8192-8192-8192."),
     Entry(
         "mae",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 
@@ -11,6 +13,7 @@ import pytest
 
 import unsup
 from unsup.core.event import BINARY, Event, Support
+from unsup.core.registry import model_class
 
 ROOT = Path(__file__).parents[1]
 
@@ -45,6 +48,25 @@ def test_published_numbers_are_met_and_misses_have_reasons(entry):
     else:
         assert entry.within_tolerance != entry.missed
     assert entry.note
+
+
+PRINTED = [
+    code.split()[2:]
+    for page in sorted((ROOT / "docs").glob("*.md"))
+    for code in re.findall(r"`(unsup fit [^`\n]*/ [^`\n]*--preset paper[^`\n]*)`", page.read_text())
+]
+"""Commands that train a preset of a paper on a folder."""
+
+
+@pytest.mark.parametrize("words", PRINTED, ids=[f"{words[1]}-{words[-1]}" for words in PRINTED])
+def test_printed_trainings_of_presets_have_examples_of_their_size(words):
+    name, preset = words[1], words[words.index("--preset") + 1]
+    event = next(e.data[1] for e in script.PRESETS if (e.model, e.preset) == (name, preset))
+    given = [pair for pair in pairwise(words) if pair[0] in ("--resize", "--length")]
+    if event.is_image:
+        assert given == [("--resize", str(event.shape[1]))]
+    else:
+        assert given == [("--length", str(model_class(name).presets[preset]["window"]))]
 
 
 @pytest.mark.parametrize(

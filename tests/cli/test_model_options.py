@@ -9,13 +9,15 @@ from typing import Any, Literal, get_args, get_origin
 
 import pytest
 
+from unsup.cli.fit import _parser_for
 from unsup.cli.model_options import MODEL, ModelOptions
-from unsup.cli.options import Parser, argument_texts, flag_of
+from unsup.cli.options import Parser, argument_texts, chosen, flag_of
 from unsup.core.config import bare, options_of
 from unsup.core.errors import InputError
 from unsup.core.event import Event
 from unsup.core.part import Part
 from unsup.core.registry import model_class, names
+from unsup.train.settings import Settings, make_settings
 
 ROOT = Path(__file__).parents[2]
 PAGES = {path.name: path.read_text() for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
@@ -26,6 +28,13 @@ COMMANDS = [
     for line in block.splitlines()
     if line.strip().startswith("unsup fit") and "--model." in line
 ]
+FITS = [
+    (page, code)
+    for page, text in PAGES.items()
+    for code in dict.fromkeys(re.findall(r"`(unsup fit [^`\n]* -o [^`\n]*)`", text))
+    if "--resume" not in code
+]
+"""Whole commands within sentences."""
 MENTIONS = [
     (page, code[code.index("--model.") :])
     for page, text in PAGES.items()
@@ -110,6 +119,17 @@ def test_documented_commands_have_options_of_their_model(page, line):
     own = [g for g in groups if g[0].startswith(("--model.", "--no-model."))]
     given = [name if word.startswith("runs/") else word for group in own for word in group]  # there are no runs here
     assert parsed(name, given)
+
+
+@pytest.mark.parametrize(("page", "code"), FITS)
+def test_commands_within_sentences_are_parsed(page, code):
+    words = shlex.split(code)[2:]
+    name = words[1]
+    parser, model_options = _parser_for(name, words)
+    options = parser.parse(words)
+    assert model_options.given(options) is not None
+    assert options.preset is None or options.preset in model_class(name).presets
+    make_settings(model_class(name), chosen(options, list(Settings.__dataclass_fields__)))
 
 
 @pytest.mark.parametrize(("page", "code"), MENTIONS)
