@@ -199,6 +199,25 @@ def test_no_batch_statistics_leak_between_a_query_and_its_key() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("simclr", {}),
+        ("moco", {}),
+        ("byol", {}),
+        ("byol", {"teacher": False}),
+        ("vicreg", {}),
+        ("vicreg", {"objective": "barlow-twins"}),
+    ],
+)
+def test_losses_under_autocast_are_sums_in_float32(name: str, options: dict[str, Any]) -> None:
+    model = created(name, **options).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        terms = model.loss(images(), generator=keyed_generator(0))
+    assert {term: value.dtype for term, value in terms.items()} == dict.fromkeys(terms, torch.float32)
+    terms["loss"].mean().backward()
+
+
+@pytest.mark.parametrize(
     ("name", "options", "message"),
     [
         ("simclr", {"views": "simclrr"}, "no augmentation recipe 'simclrr'"),

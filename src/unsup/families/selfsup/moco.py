@@ -126,9 +126,7 @@ class MoCo(FeatureModel):
             query = contrast.unit(self.head(self.backbone(one)))
             key = self._keys(other, generator)
         negatives = self.queue.rows.to(query.dtype, copy=True)  # they are replaced before the gradient is taken
-        scores = torch.cat([(query * key).sum(1, keepdim=True), query @ negatives.T], 1)
-        loss = contrast.info_nce(scores / self.temperature, torch.zeros(len(x), dtype=torch.int64, device=x.device))
-        first = (scores.detach().argmax(1) == 0).to(loss.dtype)
+        loss, first = contrast.info_nce_of_queue(query, key, negatives, self.temperature)
         if self.training:
             self._waiting.append(gather_rows(key))
             if is_last_part():
