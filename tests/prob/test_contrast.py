@@ -82,6 +82,24 @@ def test_info_nce_of_constant_scores_and_of_a_planted_pair() -> None:
     assert mean + 4 * error > 0.95 * information
 
 
+def test_info_nce_of_a_queue_is_that_of_its_candidates() -> None:
+    query, key = (contrast.unit(z) for z in pair())
+    queue = contrast.unit(pair(9, 5, seed=1)[0])
+    found, first = contrast.info_nce_of_queue(query, key, queue, 0.3)
+    for i in range(7):
+        scores = torch.stack([query[i] @ k / 0.3 for k in (key[i], *queue)])
+        assert float(found[i]) == pytest.approx(-float(scores.log_softmax(0)[0]), abs=1e-12)
+        assert float(first[i]) == float(scores.argmax() == 0)
+    nothing = torch.zeros(7, 5, dtype=torch.float64)
+    chance, _ = contrast.info_nce_of_queue(nothing, key, queue, 0.3)
+    assert torch.allclose(chance, chance.new_tensor(math.log(10)))
+    # Without a queue, the key is the only candidate.
+    alone, first = contrast.info_nce_of_queue(query, key, queue[:0], 0.3)
+    assert torch.equal(alone, contrast.info_nce((query * key).sum(1, keepdim=True), torch.zeros(7, dtype=torch.int64)))
+    assert torch.equal(alone, torch.zeros_like(alone))
+    assert torch.equal(first, torch.ones_like(first))
+
+
 def test_cosine_distance_in_closed_form() -> None:
     a = torch.tensor([[2.0, 0.0]] * 3, dtype=torch.float64)
     b = torch.tensor([[0.5, 0.0], [0.0, 7.0], [-1.0, 0.0]], dtype=torch.float64)
