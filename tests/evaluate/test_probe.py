@@ -268,6 +268,22 @@ def test_a_weighted_vote_is_the_loop(k, temperature):
     assert weighted_vote(known, label, asked, wrong, k=k, temperature=temperature).value == 0.9
 
 
+@pytest.mark.parametrize(("k", "temperature"), [(1, 0.07), (20, 0.07), (38, 0.5)])
+def test_leaving_each_example_out_is_masking_the_diagonal(k, temperature):
+    x, label = normal(40, 4), classes(40, 3)
+    direction = x / x.norm(dim=1, keepdim=True)
+    cosine = (direction @ direction.T).fill_diagonal_(-math.inf)
+    nearest = cosine.topk(k)
+    votes = torch.zeros(40, 3, dtype=torch.float64)
+    votes.scatter_add_(1, label[nearest.indices], (nearest.values / temperature).exp())
+    expected = votes.argmax(1)
+    assert 0 < int((expected == label).sum()) < 40
+    for i in range(40):
+        others = torch.arange(40) != i
+        asked, found = x[i].expand(2, -1), expected[i].expand(2)
+        assert weighted_vote(x[others], label[others], asked, found, k=k, temperature=temperature).value == 1
+
+
 def test_its_own_bank_votes_for_itself_and_infinite_temperature_counts_the_majority():
     x, label = normal(300, 5), classes(300, 7)
     assert weighted_vote(x, label, 4 * x, label, k=1).value == 1  # distinct points

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from unsup.families.selfsup.moco import MoCo
 from unsup.families.selfsup.simclr import SimCLR
 from unsup.families.selfsup.vicreg import VICReg
 from unsup.nn.augment import RECIPES, augment
-from unsup.nn.norm import BatchNorm, statistics_of_groups
+from unsup.nn.norm import BatchNorm, sizes_of_groups, statistics_of_groups
 from unsup.prob import contrast
 from unsup.train.trainer import fit
 
@@ -152,25 +153,65 @@ def test_embeddings_of_one_view_do_not_depend_on_the_other(objective: str, monke
     assert not torch.allclose(found[0][1], found[1][1])
 
 
-def test_queries_of_moco_meet_their_key_and_the_queue_as_it_was() -> None:
-    model = created("moco", group=12)  # one group: the order of the keys does not matter
+def slow_moco(model: MoCo, sizes: list[int]) -> tuple[Tensor, Tensor]:
+    """Losses of MoCo and its keys by loops, with a forward pass for each group of ``sizes`` examples."""
+    generator, x = keyed_generator(0), model.unit(images(sum(sizes)).x)
+    one, other = (augment(x, model.recipe, generator) for _ in range(2))
+    queries: list[Tensor] = []
+    for view in one.split(sizes):
+        queries += [q / q.norm() for q in model.head(model.backbone(view))]
+    keys: dict[int, Tensor] = {}
+    for places in torch.randperm(len(x), generator=generator).split(sizes):
+        keys |= {int(i): k / k.norm() for i, k in zip(places, model.teacher(other[places]), strict=True)}
+    found = []
+    for i, q in enumerate(queries):
+        own = (q @ keys[i] / model.temperature).exp()
+        total = own.clone()
+        for old in model.queue.rows:
+            total = total + (q @ old / model.temperature).exp()
+        found.append(-(own / total).log())
+    return torch.stack(found), torch.stack([keys[i] for i in range(len(x))])
+
+
+@pytest.mark.parametrize(
+    ("group", "sizes"), [(3, [3, 3, 3, 3]), (5, [6, 6]), (12, [6, 6]), (3, [4, 3, 3]), (2, [3, 2, 2]), (50, [2, 2])]
+)
+def test_the_loss_of_moco_and_its_gradient_are_those_of_loops(group: int, sizes: list[int]) -> None:
+    fast, slow = (created("moco", group=group, queue=32) for _ in range(2))
+    found = fast.loss(images(sum(sizes)), generator=keyed_generator(0))["loss"]
+    expected, _ = slow_moco(slow, sizes)
+    assert torch.allclose(found, expected, atol=1e-10)
+    gradients: list[Tensor] = []
+    for model, loss in ((fast, found), (slow, expected)):
+        (loss * torch.arange(1, sum(sizes) + 1)).sum().backward()
+        assert all(p.grad is None for p in model.teacher.parameters())
+        student = (*model.backbone.parameters(), *model.head.parameters())
+        gradients.append(torch.cat([p.grad.flatten() for p in student]))
+    largest = float(gradients[1].abs().max())
+    assert largest > LEAST
+    assert float((gradients[0] - gradients[1]).abs().max()) < 1e-6 * largest
+
+
+def test_queries_of_moco_meet_the_queue_as_it_was_and_keys_are_put_into_it() -> None:
+    model, slow = (created("moco", group=4) for _ in range(2))
     assert isinstance(model, MoCo)
     before = model.queue.rows.clone()
-    found = model.loss(images(), generator=keyed_generator(0))
-    one, other = views(model, (model.recipe, model.recipe))
-    query, key = contrast.unit(model.head(model.backbone(one))), contrast.unit(model.teacher(other))
-    expected = []
-    for q, k in zip(query, key, strict=True):
-        scores = torch.stack([q @ k, *(q @ old for old in before)]) / model.temperature
-        expected.append(-scores.log_softmax(0)[0])
-    assert torch.allclose(found["loss"], torch.stack(expected), atol=1e-10)
-    found["loss"].mean().backward()
-    assert all(p.grad is None for p in model.teacher.parameters())
-    assert torch.allclose(model.queue.in_order()[-12:], key.detach(), atol=1e-10)
+    model.loss(images(), generator=keyed_generator(0))
+    _, keys = slow_moco(slow, [4, 4, 4])
+    assert torch.allclose(model.queue.in_order()[-12:], keys, atol=1e-10)
     assert torch.equal(model.queue.in_order()[:-12], before[12:])
     model.eval()
     model.loss(images(), generator=keyed_generator(0))
     assert torch.equal(model.queue.in_order()[:-12], before[12:])  # evaluation changes nothing
+
+
+def test_queries_of_moco_that_say_nothing_are_at_chance() -> None:
+    model = created("moco", queue=20)
+    assert isinstance(model, MoCo)
+    nn.init.zeros_(model.head[-1].weight)
+    nn.init.zeros_(model.head[-1].bias)
+    loss = model.loss(images(), generator=keyed_generator(0))["loss"]
+    assert torch.allclose(loss, torch.full((12,), math.log(21), dtype=torch.float64), atol=1e-12)
 
 
 def test_keys_are_put_back_in_order_after_they_were_shuffled_between_groups() -> None:
@@ -189,7 +230,7 @@ def test_statistics_of_groups_are_those_of_each_group() -> None:
     with statistics_of_groups(4):
         found = grouped(x)
     means, variances = [], []
-    for group, own in zip(x.split(4), found.split(4), strict=True):
+    for group, own in zip(x.split(5), found.split(5), strict=True):  # a group of two would be much smaller
         assert torch.allclose(own, BatchNorm(4).double()(group), atol=1e-10)
         means.append(group.mean((0, 2, 3)))
         variances.append(group.transpose(0, 1).flatten(1).var(1))
@@ -200,19 +241,71 @@ def test_statistics_of_groups_are_those_of_each_group() -> None:
         assert torch.equal(plain(x), outside)  # in evaluation there are no groups
 
 
-def test_no_batch_statistics_leak_between_a_query_and_its_key() -> None:
+def test_groups_differ_by_one_example_at_most_and_there_are_two_of_two_or_more() -> None:
+    for count in range(4, 80):
+        for size in range(2, 100):
+            sizes = sizes_of_groups(count, size)
+            assert sum(sizes) == count
+            assert len(sizes) >= 2
+            assert min(sizes) >= 2
+            assert max(sizes) - min(sizes) <= 1
+            assert count < 2 * size or size <= min(sizes) < 2 * size
+
+
+@pytest.mark.parametrize(("group", "sizes"), [(3, [3, 3, 3, 3]), (12, [6, 6]), (50, [6, 6]), (4, [5, 4, 4])])
+def test_no_batch_statistics_leak_between_a_query_and_its_key(group: int, sizes: list[int]) -> None:
     """Changing one image changes the queries of its group only, and the keys of a group of other examples."""
-    model = created("moco", group=3)
-    x = torch.rand(12, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    changed = x.clone()
-    changed[0] = 1 - x[0]
-    with torch.no_grad(), statistics_of_groups(3):
-        queries = [model.head(model.backbone(view)) for view in (x, changed)]
-        keys = [model._keys(view, keyed_generator(5)) for view in (x, changed)]
-    moved = [set((one != two).any(1).nonzero().flatten().tolist()) for one, two in (queries, keys)]
-    assert moved[0] == {0, 1, 2}
-    assert len(moved[1]) == 3
-    assert moved[1] != {0, 1, 2}
+    model = created("moco", group=group)
+    x = torch.rand(sum(sizes), 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    together = [set(places.tolist()) for places in torch.arange(len(x)).split(sizes)]
+    for i in range(len(x)):
+        changed = x.clone()
+        changed[i] = 1 - x[i]
+        with torch.no_grad(), statistics_of_groups(group):
+            queries = [model.head(model.backbone(view)) for view in (x, changed)]
+            keys = [model._keys(view, keyed_generator(5)) for view in (x, changed)]
+        moved = [set((one != two).any(1).nonzero().flatten().tolist()) for one, two in (queries, keys)]
+        assert moved[0] == next(own for own in together if i in own)
+        assert i in moved[1]
+        assert len(moved[1]) in sizes
+        assert moved[1] not in together
+
+
+@pytest.mark.parametrize("settings", [{"batch_size": 3}, {"batch_size": 6, "accumulate": 3}])
+def test_a_batch_without_two_groups_of_two_is_refused_before_training(settings: dict[str, Any], tmp_path: Path) -> None:
+    data = load_data("digits")
+    model = unsup.create("moco", data.event, preset="tiny", seed=0)
+    with pytest.raises(InputError, match=r"^MoCo needs 4 .*\(--model.group\), and has [23]; .*--batch-size$"):
+        fit(model, data, out=tmp_path / "run", steps=1, progress="off", **settings)
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(InputError, match=r"MoCo needs 4 examples or more at once.* and has 3"):
+        created("moco").loss(images(3), generator=keyed_generator(0))
+    created("moco").eval().loss(images(3), generator=keyed_generator(0))  # no statistics of groups
+
+
+def test_moco_trains_with_batches_that_are_no_multiple_of_the_group() -> None:
+    data = load_data("digits", limit=30)  # the last batch of an epoch would be a small one; there is none
+    model = unsup.create("moco", data.event, preset="tiny", group=3, seed=0)
+    assert fit(model, data, steps=12, batch_size=7, validate_every=0, progress="off").steps == 12
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("simclr", {}),
+        ("moco", {}),
+        ("byol", {}),
+        ("byol", {"teacher": False}),
+        ("vicreg", {}),
+        ("vicreg", {"objective": "barlow-twins"}),
+    ],
+)
+def test_losses_under_autocast_are_sums_in_float32(name: str, options: dict[str, Any]) -> None:
+    model = created(name, **options).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        terms = model.loss(images(), generator=keyed_generator(0))
+    assert {term: value.dtype for term, value in terms.items()} == dict.fromkeys(terms, torch.float32)
+    terms["loss"].mean().backward()
 
 
 def layers(head: nn.Sequential) -> list[tuple[str, tuple[int, ...], bool]]:

@@ -82,6 +82,24 @@ def test_info_nce_of_constant_scores_and_of_a_planted_pair() -> None:
     assert mean + 4 * error > 0.95 * information
 
 
+def test_info_nce_of_a_queue_is_that_of_its_candidates() -> None:
+    query, key = (contrast.unit(z) for z in pair())
+    queue = contrast.unit(pair(9, 5, seed=1)[0])
+    found, first = contrast.info_nce_of_queue(query, key, queue, 0.3)
+    for i in range(7):
+        scores = torch.stack([query[i] @ k / 0.3 for k in (key[i], *queue)])
+        assert float(found[i]) == pytest.approx(-float(scores.log_softmax(0)[0]), abs=1e-12)
+        assert float(first[i]) == float(scores.argmax() == 0)
+    nothing = torch.zeros(7, 5, dtype=torch.float64)
+    chance, _ = contrast.info_nce_of_queue(nothing, key, queue, 0.3)
+    assert torch.allclose(chance, chance.new_tensor(math.log(10)))
+    # Without a queue, the key is the only candidate.
+    alone, first = contrast.info_nce_of_queue(query, key, queue[:0], 0.3)
+    assert torch.equal(alone, contrast.info_nce((query * key).sum(1, keepdim=True), torch.zeros(7, dtype=torch.int64)))
+    assert torch.equal(alone, torch.zeros_like(alone))
+    assert torch.equal(first, torch.ones_like(first))
+
+
 def test_cosine_distance_in_closed_form() -> None:
     a = torch.tensor([[2.0, 0.0]] * 3, dtype=torch.float64)
     b = torch.tensor([[0.5, 0.0], [0.0, 7.0], [-1.0, 0.0]], dtype=torch.float64)
@@ -178,3 +196,60 @@ def test_processes_give_the_loss_and_the_gradients_of_one(name: str) -> None:
             assert all(own is None for own in found)
         else:
             assert torch.allclose(torch.cat([own for own in found if own is not None]), whole, atol=1e-10)
+
+
+def predictive(a: Tensor, b: Tensor) -> Tensor:
+    return contrast.predictive_info_nce(a.unflatten(0, (2, 4, 1)), b.unflatten(0, (2, 4, 1))[..., None, :])[0][:, 0]
+
+
+OF_EMBEDDINGS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "unit": lambda a, b: contrast.unit(a),
+    "nt_xent": lambda a, b: contrast.nt_xent(a, b, 0.1),
+    "predictive_info_nce": predictive,
+    "info_nce_of_queue": lambda a, b: contrast.info_nce_of_queue(*contrast.unit(a).chunk(2), contrast.unit(b), 0.1)[0],
+    "cosine_distance": contrast.cosine_distance,
+    "moments": lambda a, b: torch.cat([own.flatten() for own in contrast.moments(a)]),
+    "variance_hinge": lambda a, b: contrast.variance_hinge(contrast.moments(0.3 * a)[1]),
+    "covariance_penalty": lambda a, b: contrast.covariance_penalty(contrast.moments(a)[1]),
+    "cross_correlation": contrast.cross_correlation,
+    "redundancy": lambda a, b: torch.stack(contrast.redundancy(contrast.cross_correlation(a, b), 0.005)),
+    "spread": lambda a, b: contrast.spread(a),
+}
+
+
+@pytest.mark.parametrize("name", OF_EMBEDDINGS)
+def test_autocast_rounds_neither_values_nor_gradients(name: str) -> None:
+    found = []
+    for autocast in (False, True):
+        first, second = (z.float().requires_grad_() for z in pair(8, 5))
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            value = OF_EMBEDDINGS[name](first, second)
+        assert value.dtype == torch.float32
+        found.append([value.detach()])
+        if value.requires_grad:
+            inputs = torch.autograd.grad(value.square().sum(), (first, second), allow_unused=True)
+            found[-1] += [g for g in inputs if g is not None]
+    assert len(found[0]) == len(found[1])
+    for plain, cast in zip(*found, strict=True):
+        assert torch.allclose(cast, plain, rtol=1e-6, atol=1e-6 * float(plain.abs().max()))
+
+
+@pytest.mark.parametrize("name", ["nt_xent", "moments", "cross_correlation", "redundancy"])
+def test_embeddings_in_bfloat16_are_compared_in_float32(name: str) -> None:
+    first, second = (z.bfloat16() for z in pair(8, 5))
+    expected = OF_EMBEDDINGS[name](first.double(), second.double())
+    with torch.autocast("cpu", torch.bfloat16):
+        found = OF_EMBEDDINGS[name](first, second)
+    assert torch.allclose(found.double(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_small_entries_off_a_large_diagonal_are_not_lost() -> None:
+    noise = 1e-3 * torch.randn(6, 6, generator=torch.Generator().manual_seed(0))
+    matrix = (noise + 100 * torch.eye(6)).requires_grad_()
+    expected = sum(float(noise[i, j].double() ** 2) for i in range(6) for j in range(6) if i != j)
+    found = contrast.covariance_penalty(matrix)
+    assert float(found.detach()) == pytest.approx(expected / 6, rel=1e-5)
+    assert float(contrast.redundancy(matrix.detach(), 0.5)[1]) == pytest.approx(expected / 2, rel=1e-5)
+    (slope,) = torch.autograd.grad(found, matrix)
+    assert torch.allclose(slope, 2 / 6 * noise * (1 - torch.eye(6)))
+    assert float(contrast.covariance_penalty(torch.ones(1, 1))) == 0.0

@@ -14,7 +14,9 @@ from unsup.core.errors import CapabilityError
 from unsup.core.model import CanEncode, Model
 from unsup.evaluate.bench import Bench, Measuring
 from unsup.evaluate.exam import Exam
+from unsup.evaluate.moments import set_running_moments
 from unsup.evaluate.probe import encode_all, fingerprint
+from unsup.nn.norm import BatchNorm
 from unsup.train.fine_tuned import FineTuned, fine_tuning
 
 
@@ -96,14 +98,55 @@ def test_encoders_that_cannot_are_refused(digits):
 
 
 def test_running_averages_follow_the_batches_of_fine_tuning(digits):
-    """A network with batch normalisation is trained as supervised learning does, not by its initial averages."""
+    """A network with batch normalisation is trained as supervised learning does, from the moments of the examples."""
     encoder = unsup.create("simclr", digits.event, preset="tiny", seed=0).eval()
+    before = fingerprint(encoder)
     model = FineTuned.on(encoder, encode_all(encoder, digits.train), 10, digits.train.x)
-    averages = [b for name, b in model.named_buffers() if name.endswith("backbone.stages.0.2.running_mean")]
-    assert len(averages) == 1
-    assert bool((averages[0] == 0).all())  # nothing was learned before
+    assert fingerprint(encoder) == before
+    (average,) = [b for name, b in model.named_buffers() if name.endswith("backbone.stages.0.2.running_mean")]
+    start = average.clone()
+    assert bool((start != 0).any())
     batch = digits.train.batch(torch.arange(50))
     model.eval().loss(batch)
-    assert bool((averages[0] == 0).all())
+    assert torch.equal(average, start)
     model.train().loss(batch)
-    assert bool((averages[0] != 0).any())
+    assert not torch.equal(average, start)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("simclr", {}), ("simclr", {"net": "resnet18", "width": 0.1}), ("rotation", {})], ids=str
+)
+@pytest.mark.parametrize("trained", [False, True])
+def test_the_classifier_is_given_standardised_codes_in_training(digits, name, options, trained):
+    """Batch moments are those of training: running averages of random parameters say nothing about the codes."""
+    encoder = unsup.create(name, digits.event, preset="tiny", seed=0, **options)
+    if trained:
+        unsup.fit(encoder, digits, steps=5, batch_size=32, progress="off")
+    rows = digits.train.label.argsort()  # sorted by class
+    x = digits.train.x[rows]
+    model = FineTuned.on(encoder, encode_all(encoder, x), 10, x)
+    given = []
+    model.linear.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0].detach()))
+    model.eval().predict_proba(x)
+    assert torch.allclose(given.pop().mean(0), torch.zeros(model.linear.in_features), atol=1e-4)
+    for batch in torch.randperm(len(x), generator=torch.Generator().manual_seed(0)).split(len(x) // 2):
+        model.train().predict_proba(x[batch])
+    found = torch.cat(given)
+    assert bool(torch.isfinite(model.std).all())
+    assert float(found.mean(0).abs().max()) < 0.2
+    assert torch.allclose(found.std(0), torch.ones(model.linear.in_features), atol=0.2)
+
+
+def test_running_moments_are_means_over_batches(digits):
+    encoder = unsup.create("simclr", digits.event, preset="tiny", seed=0).double().eval()
+    first = encoder.backbone.stages[0]  # flat pixels, a linear layer, a batch normalisation
+    inputs = []
+    first[1].register_forward_pre_hook(lambda _, given: inputs.append(given[0].flatten(1)))
+    assert set_running_moments(encoder, digits.train.x, size=50)
+    batches = [first[1](x) for x in inputs.copy()]
+    assert sum(map(len, batches)) == len(digits.train)
+    assert min(map(len, batches)) >= 50
+    assert torch.allclose(first[2].running_mean, torch.stack([b.mean(0) for b in batches]).mean(0))
+    assert torch.allclose(first[2].running_var, torch.stack([b.var(0) for b in batches]).mean(0))
+    assert first[2].momentum == BatchNorm(1).momentum
+    assert not encoder.training

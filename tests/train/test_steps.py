@@ -9,6 +9,7 @@ import torch
 from together import all_cases, data_of
 from toys import BITS, Ramp, SemiSupervised, Toy, TwoHeads, binary_data, labelled_data, real_data
 
+import unsup
 from unsup.core.errors import InputError
 from unsup.core.model import Model, keyed_generator
 from unsup.core.parallel import parts_of, share_of
@@ -148,6 +149,10 @@ def test_a_process_without_a_row_is_refused():
         as_processes(3, lambda rank: fit(Toy(BITS), binary_data(), batch_size=2, steps=1, progress="off"))
     with pytest.raises(InputError, match=r"batch_size=6 in 7 parts leaves some.*--batch-size 7 or more"):
         fit(Toy(BITS), binary_data(), batch_size=6, accumulate=7, steps=1, progress="off")
+    data = unsup.load_data("digits", limit=30)
+    moco = unsup.create("moco", data.event, preset="tiny", group=4)
+    with pytest.raises(InputError, match=r"batch_size=4 over 2 processes leaves some.*a pack of 4.*--batch-size 8"):
+        as_processes(2, lambda rank: fit(moco, data, batch_size=4, steps=1, progress="off"))
 
 
 # --- weights ----------------------------------------------------------------------------------------------------------

@@ -250,6 +250,10 @@ class Model(nn.Module, ABC):
         """
         return Advice()
 
+    def reason_against_batch(self, count: int) -> str | None:
+        """Why the losses cannot be computed on ``count`` examples at once, those of all processes; None if they can."""
+        return None
+
     @abstractmethod
     def loss(self, batch: Batch, *, generator: Generator | None = None) -> Terms:
         """Named terms of one batch, ``(B,)`` or ``()``. Training minimises the mean of ``"loss"``."""

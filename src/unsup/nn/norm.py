@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unsup.core.parallel import mean_over_rows, process_count, rows_together
+from unsup.core.parallel import mean_over_rows, process_count, rows_together, share_of
 from unsup.core.random import rows_at_hand
 
 _CHANNELS_OF_A_GROUP = 16
@@ -43,13 +43,26 @@ _GROUP: ContextVar[int | None] = ContextVar("_GROUP", default=None)
 def statistics_of_groups(size: int | None) -> Iterator[None]:
     """In this context, `BatchNorm` in training mode normalises by the statistics of ``size`` consecutive examples.
 
-    Each process has complete groups. None: those of the whole batch.
+    Sizes are those of `sizes_of_groups`. None: statistics of the whole batch.
     """
     token = _GROUP.set(size)
     try:
         yield
     finally:
         _GROUP.reset(token)
+
+
+def sizes_of_groups(count: int, size: int) -> list[int]:
+    """Sizes of the groups of the ``count`` examples of a process, which differ by at most one.
+
+    They are ``size`` and more: a remainder is spread over the groups. There are at least two groups over all processes,
+    so that a smaller batch is halved; each of several processes has complete groups of ``size``.
+
+    >>> sizes_of_groups(96, 32), sizes_of_groups(97, 32), sizes_of_groups(32, 32)
+    ([32, 32, 32], [33, 32, 32], [16, 16])
+    """
+    groups = max(2 if process_count() == 1 else 1, count // size)
+    return [share_of(count, groups, number).count for number in range(groups)]
 
 
 def batch_norm(
@@ -114,7 +127,7 @@ class BatchNorm(nn.Module):
     def _in_groups(self, x: Tensor, size: int) -> Tensor:
         """Running averages move by the mean of the statistics of all groups."""
         parts, means, variances = [], [], []
-        for group in x.split(size):
+        for group in x.split(sizes_of_groups(len(x), size)):
             found, mean, rate = torch.native_batch_norm(
                 group, self.weight, self.bias, None, None, True, self.momentum, self.eps
             )

@@ -1,7 +1,8 @@
 """Losses that compare embeddings of views: InfoNCE, NT-Xent, BYOL, VICReg, Barlow Twins. Functions on tensors.
 
 Where rows of a batch are compared with each other, these are the rows of all processes, and gradients flow back to all
-of them.
+of them. Everything is computed in float32 or float64, also under autocast: products in bfloat16 would round cosines of
+nearly equal embeddings to the same number.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def predictive_info_nce(z: Tensor, predicted: Tensor) -> tuple[Tensor, Tensor, i
     own = first + torch.arange(n * rows * columns, device=z.device).view(n, rows, columns)
     anchors = torch.cat([predicted[:, : rows - k, :, k - 1].flatten(0, 2) for k in range(1, steps + 1)])
     positive = torch.cat([own[:, k:].flatten() for k in range(1, steps + 1)])
-    scores = anchors @ candidates.T  # (M, N), of all steps in one product
+    scores = _products(anchors, candidates)  # (M, N), of all steps at once
     loss = info_nce(scores, positive)
     is_first = (scores.argmax(1) == positive).to(loss.dtype)
     sizes = [(rows - k) * columns for k in range(1, steps + 1)]
@@ -92,9 +93,31 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     own = first_row() + torch.arange(len(one), device=one.device)
     each = []
     for anchors, itself, twin in ((one, own, own + whole), (two, own + whole, own)):
-        scores = anchors @ candidates.T / temperature
+        scores = _products(anchors, candidates) / temperature
         each.append(info_nce(scores.scatter(1, itself[:, None], -math.inf), twin))
     return 0.5 * (each[0] + each[1])
+
+
+def info_nce_of_queue(query: Tensor, key: Tensor, queue: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """InfoNCE of queries against their own key and those of a queue, as in MoCo.
+
+    Args:
+        query: ``(B, F)``, on the sphere.
+        key: that of each query, ``(B, F)``, on the sphere.
+        queue: the negatives of all queries, ``(K, F)``.
+        temperature: τ, by which the products are divided.
+
+    Returns:
+        ``(B,)`` twice: the loss in nats, and 1 for queries whose own key is the nearest, else 0.
+
+    >>> loss, first = info_nce_of_queue(torch.zeros(2, 3), torch.zeros(2, 3), torch.zeros(4, 3), 0.2)
+    >>> loss.exp().round(decimals=3)  # K + 1 equal candidates
+    tensor([5., 5.])
+    """
+    own = (at_least_float32(query) * at_least_float32(key)).sum(1, keepdim=True)
+    scores = torch.cat([own, _products(query, queue)], 1)
+    loss = info_nce(scores / temperature, torch.zeros(len(query), dtype=torch.int64, device=query.device))
+    return loss, (scores.detach().argmax(1) == 0).to(loss.dtype)
 
 
 def cosine_distance(prediction: Tensor, target: Tensor) -> Tensor:
@@ -113,8 +136,8 @@ def moments(z: Tensor) -> tuple[Tensor, Tensor]:
     z = at_least_float32(z)
     count = rows_together() or len(z)
     mean = mean_over_rows(z.mean(0))
-    centred = z - mean
-    return mean, mean_over_rows(centred.T @ centred / len(z)) * (count / max(1, count - 1))
+    centred = (z - mean).T
+    return mean, mean_over_rows(_products(centred, centred) / len(z)) * (count / max(1, count - 1))
 
 
 def variance_hinge(covariance: Tensor, target: float = 1.0, eps: float = 1e-4) -> Tensor:
@@ -132,7 +155,7 @@ def covariance_penalty(covariance: Tensor) -> Tensor:
     >>> float(covariance_penalty(torch.eye(3)))
     0.0
     """
-    return (covariance.square().sum() - covariance.diagonal().square().sum()) / len(covariance)
+    return _off_diagonal(covariance).square().sum() / len(covariance)
 
 
 def cross_correlation(first: Tensor, second: Tensor) -> Tensor:
@@ -141,7 +164,7 @@ def cross_correlation(first: Tensor, second: Tensor) -> Tensor:
     Each entry is standardised by its moments over the batch, of all processes.
     """
     one, two = (_standardised(at_least_float32(z)) for z in (first, second))
-    return mean_over_rows(one.T @ two / len(one))
+    return mean_over_rows(_products(one.T, two.T) / len(one))
 
 
 def redundancy(correlation: Tensor, weight: float) -> tuple[Tensor, Tensor]:
@@ -149,8 +172,8 @@ def redundancy(correlation: Tensor, weight: float) -> tuple[Tensor, Tensor]:
 
     Zbontar, Jing, Misra, LeCun, Deny 2021, https://arxiv.org/abs/2103.03230.
     """
-    diagonal = correlation.diagonal()
-    return (1 - diagonal).square().sum(), weight * (correlation.square().sum() - diagonal.square().sum())
+    off = _off_diagonal(correlation).square().sum()
+    return (1 - at_least_float32(correlation.diagonal())).square().sum(), weight * off
 
 
 def spread(z: Tensor) -> Tensor:
@@ -183,6 +206,18 @@ def effective_rank(z: Tensor) -> float:
         return 1.0
     found = torch.linalg.eigvalsh(square).clamp(min=0)
     return math.exp(float(torch.special.entr(found / found.sum()).sum()))
+
+
+def _products(first: Tensor, second: Tensor) -> Tensor:
+    """The scalar product of every row of one and every row of the other, ``(N, F)``, ``(M, F)`` → ``(N, M)``."""
+    with torch.autocast(first.device.type, enabled=False):
+        return at_least_float32(first) @ at_least_float32(second).T
+
+
+def _off_diagonal(square: Tensor) -> Tensor:
+    """The entries off the diagonal, ``(F, F)`` → ``(F − 1, F)``."""
+    size = len(square)  # after the last one, every (F + 1)-th entry is on the diagonal
+    return at_least_float32(square).flatten()[:-1].view(size - 1, size + 1)[:, 1:]
 
 
 def _standardised(z: Tensor, eps: float = 1e-12) -> Tensor:

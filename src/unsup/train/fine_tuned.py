@@ -5,6 +5,10 @@
 with f(x) the codes, m and s their mean and deviation before fine-tuning, and W = 0, b = 0 at the start. It is trained
 like every model; the accuracy on validation examples selects its parameters, and the held-out examples are read once.
 The same is done with random parameters of the encoder, which is ordinary supervised learning.
+
+In training, a batch normalisation uses the moments of the batch. Its running averages are therefore set to the means of
+these before m and s are computed: those of random parameters are still 0 and 1, and the codes of other moments would
+be thousands of deviations away.
 """
 
 from __future__ import annotations
@@ -25,10 +29,12 @@ from unsup.evaluate.conditions import is_conditioned
 from unsup.evaluate.estimate import Estimate, make_figure, wilson
 from unsup.evaluate.exam import Exam
 from unsup.evaluate.measures import classes_of
-from unsup.evaluate.probe import majority_share, predict_classes
+from unsup.evaluate.moments import set_running_moments
+from unsup.evaluate.probe import encode_all, majority_share, predict_classes
 from unsup.evaluate.records import Figure
 from unsup.evaluate.untrained import untrained
 from unsup.train.progress import ProgressMode
+from unsup.train.settings import Settings
 from unsup.train.trainer import fit
 
 _FEW = 8  # examples whose gradient shows which parameters the codes depend on
@@ -67,7 +73,8 @@ class FineTuned(Model, Classifies):
             encoder: a model that encodes.
             codes: of training examples, ``(N, F)``.
             classes: K.
-            x: some raw examples.
+            x: these examples, in which its batch normalisations find their moments; if it has any, ``codes`` are
+                computed again.
 
         Raises:
             CapabilityError: its codes have no gradient, or a condition.
@@ -76,11 +83,13 @@ class FineTuned(Model, Classifies):
         if is_conditioned(encoder):
             raise CapabilityError(f"the codes of this {name} depend on a condition; remove --fine-tune")
         found = cls(encoder.event, features=codes.shape[1], classes=classes)
+        found.encoder = copy.deepcopy(encoder).eval()
+        found.to(encoder.device)
+        if set_running_moments(found.encoder, x, size=Settings.batch_size):
+            codes = encode_all(found.encoder, x)
         found.mean.copy_(codes.mean(0))
         spread = codes.std(0, correction=0)
         found.std.copy_(spread.where(spread > 1e-6 * codes.abs().amax(0), torch.inf))
-        found.encoder = copy.deepcopy(encoder).eval()
-        found.to(encoder.device)
         codes = found.codes(x[:_FEW].to(encoder.device))
         if not codes.requires_grad:
             raise CapabilityError(f"the codes of {name} have no gradient; remove --fine-tune")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from unsup.core.batch import Batch, Time
-from unsup.core.errors import TrainingError
+from unsup.core.errors import InputError, TrainingError
 from unsup.core.machine import uses_bfloat16
 from unsup.core.model import Model, keyed_generator, reduced
 from unsup.core.parallel import parts_of, process_count, process_rank
@@ -78,6 +78,9 @@ class GradientTrainer(Trainer):
         self.generator = keyed_generator(settings.seed, NOISE, device=self.device)
         self.batch_size = min(settings.batch_size, len(data.train))
         parallel.check_batch_size(self.batch_size, settings.accumulate, model.packing)
+        for part in self._parts(self.batch_size):
+            if (reason := model.reason_against_batch(sum(part.beside) or part.count)) is not None:
+                raise InputError(f"{type(model).__name__} {reason}")
         self.per_epoch = len(data.train) // self.batch_size
         self.position = 0  # number of batches so far
         self.validation_took = 0.0  # seconds, the first one

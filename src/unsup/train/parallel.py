@@ -223,9 +223,9 @@ def check_batch_size(batch_size: int, parts: int, pack: int = 1) -> None:
     where = f" over {n} processes" if n > 1 else ""
     where += f" in {parts} parts{' each' if n > 1 else ''}" if parts > 1 else ""
     if batch_size < n * parts * pack:
-        least = n * parts * pack
+        least, what = n * parts * pack, "an example" if pack == 1 else f"a pack of {pack}"
         raise InputError(
-            f"batch_size={batch_size}{where} leaves some of them without an example; use --batch-size {least} or more"
+            f"batch_size={batch_size}{where} leaves some of them without {what}; use --batch-size {least} or more"
         )
     if batch_size % pack:
         raise InputError(f"batch_size={batch_size}{where} splits packs of {pack}; use a multiple of {pack}")

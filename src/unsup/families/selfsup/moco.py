@@ -8,8 +8,8 @@ https://arxiv.org/abs/1911.05722). Version 2 has a head of two layers and strong
 https://arxiv.org/abs/2003.04297).
 
 Batch normalisation would tell which key is in the batch of a query. Its statistics are therefore those of groups of
-examples, and the examples of a batch are shuffled between groups before the teacher sees them: the paper shuffles them
-between GPUs.
+examples, two groups or more, and the examples of a batch are shuffled between groups before the teacher sees them: the
+paper shuffles them between GPUs.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from torch import Generator, Tensor, nn
 
 from unsup.core import random
 from unsup.core.batch import Batch, Time
-from unsup.core.config import Count, Positive, Widths, Within
+from unsup.core.config import AtLeast, Count, Positive, Widths, Within
 from unsup.core.errors import InputError
 from unsup.core.event import Event
 from unsup.core.model import Terms
-from unsup.core.parallel import gather_rows, is_last_part, own_rows
+from unsup.core.parallel import gather_rows, is_last_part, own_rows, rows_together
 from unsup.nn.augment import augment
 from unsup.nn.backbones import BackboneName
 from unsup.nn.feature_model import FeatureModel
@@ -34,6 +34,8 @@ from unsup.nn.projector import projector
 from unsup.nn.ring_buffer import RingBuffer
 from unsup.nn.teacher import follow, teacher_of
 from unsup.prob import contrast
+
+_FEWEST = 4  # two groups of two examples: the normalised activity of a single one would be 0
 
 
 class MoCo(FeatureModel):
@@ -48,7 +50,8 @@ class MoCo(FeatureModel):
         temperature: τ.
         queue: K, the number of earlier keys; at least the batch.
         momentum: m.
-        group: number of examples that share the statistics of a batch normalisation. Processes have complete groups.
+        group: number of examples that share the statistics of a batch normalisation. A remainder of the batch is spread
+            over the groups, and there are at least two. Processes have complete groups.
 
     Raises:
         InputError: images that are too small for the backbone, or a recipe that is unknown or does not fit them.
@@ -93,7 +96,7 @@ class MoCo(FeatureModel):
         temperature: Positive = 0.2,
         queue: Count = 4096,
         momentum: Annotated[float, Within(0, 1)] = 0.99,
-        group: Count = 32,
+        group: Annotated[int, AtLeast(2)] = 32,
     ) -> None:
         self.take(event, net, width)
         self.recipe, self.temperature, self.momentum = self.recipe_named(views), temperature, momentum
@@ -103,6 +106,14 @@ class MoCo(FeatureModel):
         self.queue = RingBuffer(queue, projection[-1])
         self.queue.rows.copy_(contrast.unit(torch.randn(self.queue.rows.shape)))
         self._waiting: list[Tensor] = []  # keys of the parts of a batch
+
+    def reason_against_batch(self, count: int) -> str | None:
+        if count >= _FEWEST:
+            return None
+        return (
+            f"needs {_FEWEST} examples or more at once, two groups of two (--model.group), and has {count}; "
+            "use a larger --batch-size"
+        )
 
     @torch.no_grad()
     def prepare(self, batch: Batch, *, generator: Generator) -> None:
@@ -120,15 +131,16 @@ class MoCo(FeatureModel):
                 f"MoCo: a batch of {count} examples and a queue of {size} keys; the queue must be at least as long "
                 "(--model.queue), or the batch smaller (--batch-size)"
             )
+        reason = self.reason_against_batch(rows_together() or len(batch)) if self.training else None
+        if reason is not None:
+            raise InputError(f"MoCo {reason}")
         x = self.unit(batch.x)
         one, other = (augment(x, self.recipe, generator) for _ in range(2))
         with statistics_of_groups(self.packing):
             query = contrast.unit(self.head(self.backbone(one)))
             key = self._keys(other, generator)
         negatives = self.queue.rows.to(query.dtype, copy=True)  # they are replaced before the gradient is taken
-        scores = torch.cat([(query * key).sum(1, keepdim=True), query @ negatives.T], 1)
-        loss = contrast.info_nce(scores / self.temperature, torch.zeros(len(x), dtype=torch.int64, device=x.device))
-        first = (scores.detach().argmax(1) == 0).to(loss.dtype)
+        loss, first = contrast.info_nce_of_queue(query, key, negatives, self.temperature)
         if self.training:
             self._waiting.append(gather_rows(key))
             if is_last_part():
