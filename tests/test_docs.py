@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "scripts" / "api_reference.py"
 
 
+@pytest.mark.slow
 def test_the_reference_has_a_page_for_every_module_and_every_public_name(tmp_path, monkeypatch):
     render = pytest.importorskip("pdoc.render", reason="the extra docs is not installed")
     configure = render.configure

@@ -191,7 +191,13 @@ def test_the_noise_of_a_bound_is_a_fresh_draw_for_each_row():
     assert ks_2samp(found, draws).pvalue > 0.01
 
 
-@pytest.mark.parametrize("model", taking(DIGITS, HasDensity, HasEnergy))
+@pytest.mark.parametrize(
+    "model",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name in ("ffjord", "residual-flow") else name
+        for name in taking(DIGITS, HasDensity, HasEnergy)
+    ],
+)
 def test_scores_of_whole_numbers_do_not_depend_on_batch_or_order(model):
     rng = np.random.default_rng(0)
     X = load_digits().data[:250]

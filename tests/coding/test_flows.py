@@ -78,9 +78,9 @@ CASES += [
 BENT = [case for case in CASES if case[0] not in ("nice", "realnvp", "iaf")]
 
 
-def in_time(cases: list[tuple[str, str, dict[str, Any]]], *, few: bool = False) -> list[Any]:
-    """The cases, with those of `ffjord` (few: the first of them) marked as slow."""
-    slow = [case for case in cases if case[0] == "ffjord"][: 1 if few else None]
+def in_time(cases: list[tuple[str, str, dict[str, Any]]]) -> list[Any]:
+    """The cases, with those of `ffjord` and one of `flow++` marked as slow."""
+    slow = [case for case in cases if case[0] == "ffjord" or case[:2] == ("flow++", "fine")]
     return [pytest.param(*case, marks=pytest.mark.slow) if case in slow else case for case in cases]
 
 
@@ -214,7 +214,7 @@ def test_uniform_symbols_come_back() -> None:
             stack.pop_uniform(sizes)
 
 
-@pytest.mark.parametrize(("name", "key", "options"), in_time(CASES, few=True))
+@pytest.mark.parametrize(("name", "key", "options"), in_time(CASES))
 def test_examples_come_back(name: str, key: str, options: dict[str, Any]) -> None:
     event = EVENTS[key]
     x = examples(event)

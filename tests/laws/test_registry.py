@@ -17,8 +17,21 @@ from unsup.testing.abilities import WORDS
 from unsup.testing.check import judge
 from unsup.testing.subject import Subject
 
-SLOW = {"flow++": (1, 3), "ffjord": (4,), "naf": (3,), "realnvp": (6, 8), "residual-flow": (5,)}
-"""Cases whose laws take long, and whose options other cases have as well; `make test-slow` has them."""
+SLOW = {
+    "ffjord": (3, 4),
+    "flow++": (1, 2, 3),
+    "glow": (4,),
+    "maf": (9,),
+    "naf": (3, 4),
+    "realnvp": (5, 6, 8),
+    "residual-flow": (4, 5),
+    "spline-flow": (4, 6, 11),
+    "vq-vae": (2,),
+}
+"""Cases whose laws take long; `make test-slow` has them."""
+LONG = ("accumulation", "completion", "compression", "descent", "frequencies", "no-memory", "processes", "save-load")
+"""Laws that take long: after the first `FIRST` cases of a model they are slow tests."""
+FIRST = 3
 
 
 @functools.cache
@@ -26,13 +39,20 @@ def _applicable() -> list:
     found = []
     for name in names():
         for number, case in enumerate(law_cases(name)):
-            model, marks = case.build(), [pytest.mark.slow] if number in SLOW.get(name, ()) else []
+            model = case.build()
             found += [
-                pytest.param(name, number, law.name, id=f"{name}-{number}-{law.name}", marks=marks)
+                pytest.param(
+                    name, number, law.name, id=f"{name}-{number}-{law.name}", marks=_marks(name, number, law.name)
+                )
                 for law in LAWS.values()
                 if law.applies(model) and (law.name != "oracle" or case.oracle is not None)
             ]
     return found
+
+
+def _marks(name: str, number: int, law: str) -> list[pytest.MarkDecorator]:
+    is_slow = number in SLOW.get(name, ()) or (law in LONG and number >= FIRST)
+    return [pytest.mark.slow] if is_slow else []
 
 
 @functools.lru_cache(maxsize=1)

@@ -57,9 +57,13 @@ RUNS = {
     "of columns": ("a table.csv", "vae", "of columns", "--given", "größe", "--label", "kind"),
     "translations": ("digits", "cyclegan", "to b", "--domain-b", "digits"),
 }
+FIRST = ("images", "no density", "a table with a dash", "of a class", "translations")
 
 
-@pytest.mark.parametrize("words", RUNS.values(), ids=RUNS)
+@pytest.mark.parametrize(
+    "words",
+    [pytest.param(words, id=id, marks=() if id in FIRST else pytest.mark.slow) for id, words in RUNS.items()],
+)
 def test_every_command_of_a_run_works_as_it_stands(
     words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
