@@ -374,6 +374,13 @@ def test_no_help_holds_the_markup_of_docstrings(call):
     assert "``" not in found
 
 
+@pytest.mark.parametrize(("model", "batch", "warmup"), [("moco", 256, 100), ("made", 100, 0)])
+def test_help_shows_the_training_defaults_of_the_model(call, model, batch, warmup):
+    found = " ".join(call("fit", "digits", model, "--help").out.split())
+    assert f"may differ by one [{batch}]" in found
+    assert f"steps of linear warm-up [{warmup}]" in found
+
+
 @pytest.mark.parametrize("model", ["made", "vae", "realnvp"])
 def test_a_model_much_larger_than_its_data_is_warned_of(call, tmp_path, monkeypatch, model):
     """Every model says it when training starts, with its largest part and options that are smaller."""

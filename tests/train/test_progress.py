@@ -10,6 +10,7 @@ import sys
 import pytest
 
 import unsup
+from unsup.train import progress as module
 from unsup.train.progress import Progress, duration
 
 
@@ -30,6 +31,18 @@ def test_plain_lines_tell_loss_validation_speed_and_time_left():
     pattern = r"step 3/10  loss 2  validation = 1\.2345 bits/dim  [\d,]+ examples/s  ETA \d+:\d\d"
     assert re.fullmatch(pattern, lines[-1])
     assert "\x1b" not in stream.getvalue()
+
+
+@pytest.mark.parametrize("before", [0, 500])
+def test_the_first_line_knows_how_many_steps_its_clock_has_seen(before, monkeypatch):
+    now, seen = [100.0], []
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    with Progress(seen.append) as progress:
+        for step in range(before, before + 100):
+            progress.count(64, done=step)
+            now[0] += 0.5
+        progress.show(before + 100, before + 1000, {"loss": 2.0})
+    assert seen[0].seconds_left == pytest.approx(900 * 0.5)
 
 
 def test_a_terminal_gets_one_live_line():

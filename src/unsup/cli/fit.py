@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from unsup.cli.model_options import MODEL, ModelOptions
@@ -163,8 +163,8 @@ def _check_same(run: Run, name: str, options: Any, settings: dict[str, Any]) -> 
 # --- the command line -----------------------------------------------------------------------------------------------
 
 
-def _parser(arguments: Sequence[str]) -> Parser:
-    """The part of the parser that does not depend on the model."""
+def _parser(arguments: Sequence[str], defaults: Mapping[str, Any] | None = None) -> Parser:
+    """The part of the parser that does not depend on the model, except for the ``defaults`` of training it shows."""
     from unsup.train.settings import Settings
 
     parser = Parser(
@@ -181,7 +181,7 @@ def _parser(arguments: Sequence[str]) -> Parser:
     parser.add_argument("--preset", metavar="NAME", help="tiny, or paper: the paper's architecture")
     parser.add_argument("--plain", action="store_true", help="plain progress lines even on a terminal")
     parser.add_argument("-h", "--help", action="store_true", help="show this help message and exit")
-    add_fields(parser, Settings, title="training")
+    add_fields(parser, Settings, title="training", defaults=defaults)
     add_data(parser, arguments)
     add_memory(parser)
     return parser
@@ -189,7 +189,7 @@ def _parser(arguments: Sequence[str]) -> Parser:
 
 def _parser_for(name: str | None, arguments: Sequence[str]) -> tuple[Parser, Any]:
     """The complete parser, with the options of a model and of its parts."""
-    parser = _parser(arguments)
+    parser = _parser(arguments, None if name is None else model_class(name).fit_defaults)
     return parser, None if name is None else ModelOptions(parser, name, arguments)
 
 

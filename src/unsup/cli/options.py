@@ -173,10 +173,13 @@ def add_constructor(parser: Parser, constructor: type, *, prefix: str, title: st
     add_options(parser, options, argument_texts(constructor.__doc__ or ""), prefix=prefix, title=title)
 
 
-def add_fields(parser: Parser, record: type, *, title: str, skip: Sequence[str] = ()) -> None:
-    """One flag per field of a dataclass."""
-    hints = get_type_hints(record, include_extras=True)
-    options = {f.name: (hints[f.name], f.default) for f in dataclasses.fields(record) if f.name not in skip}
+def add_fields(
+    parser: Parser, record: type, *, title: str, skip: Sequence[str] = (), defaults: Mapping[str, Any] | None = None
+) -> None:
+    """One flag per field of a dataclass; ``defaults`` are shown in place of those of the fields."""
+    hints, shown = get_type_hints(record, include_extras=True), defaults or {}
+    fields = [f for f in dataclasses.fields(record) if f.name not in skip]
+    options = {f.name: (hints[f.name], shown.get(f.name, f.default)) for f in fields}
     add_options(parser, options, argument_texts(record.__doc__ or ""), title=title)
 
 

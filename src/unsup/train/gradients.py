@@ -307,7 +307,7 @@ class GradientTrainer(Trainer):
 
     def _update(self, playing: Sequence[Player], drawn: Drawn) -> list[dict[str, Tensor]]:
         """One update of players by the gradients of their losses on one batch; returns the terms of each."""
-        self.display.count(len(drawn))
+        self.display.count(len(drawn), done=self.done)
         parts = self._parts(len(drawn))
         state = self.generator.get_state() if len(parts) > 1 else None
         total = drawn.weight()

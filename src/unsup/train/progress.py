@@ -91,10 +91,16 @@ class Progress:
         often = self._live or self.listener is not None
         return time.monotonic() - self._shown >= (_LIVE_EVERY if often else _PLAIN_EVERY)
 
-    def count(self, examples: int) -> None:
-        """Add ``examples``; the clock of the rate and the remaining time starts with the second call."""
+    def count(self, examples: int, *, done: int | None = None) -> None:
+        """Add ``examples``; the clock of the rate and of the remaining time starts with the first call.
+
+        Args:
+            done: units that were done before; by default the unit of the first line is the first of this clock.
+        """
         if self._examples == 0:
             self._started = time.monotonic()
+            if self._first is None:
+                self._first = done
         self._examples += examples
 
     def validated(self, text: str) -> None:
