@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -427,3 +428,25 @@ def test_a_resumed_run_has_the_queue_and_the_teacher(
     state = resumed.state_dict()
     for key, value in whole.state_dict().items():
         assert torch.equal(state[key], value), key
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("byol", {"teacher": False, "momentum": 0.9}, "BYOL: momentum=0.9 is for teacher=True, got False"),
+        ("vicreg", {"redundancy": 0.1}, "VICReg: redundancy=0.1 is for objective='barlow-twins', got 'vicreg'"),
+        *(
+            ("vicreg", {"objective": "barlow-twins", weight: 3.0}, f"VICReg: {weight}=3.0 is for objective='vicreg'")
+            for weight in ("invariance", "variance", "covariance")
+        ),
+    ],
+)
+def test_options_without_effect_are_refused(name: str, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=re.escape(words)):
+        unsup.create(name, EVENT, preset="tiny", **options)
+
+
+def test_simsiam_with_the_heads_of_byol_is_not_refused_for_the_momentum_of_the_preset() -> None:
+    model = unsup.create("byol", EVENT, preset="paper", net="mlp", width=0.02, teacher=False)
+    assert isinstance(model, BYOL)
+    assert model.teacher is None

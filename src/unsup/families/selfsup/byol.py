@@ -17,7 +17,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from unsup.core.batch import Batch, Time
-from unsup.core.config import Positive, Widths, Within
+from unsup.core.config import Positive, Widths, Within, refuse_unused
 from unsup.core.event import Event
 from unsup.core.model import Terms
 from unsup.nn.augment import augment
@@ -42,10 +42,11 @@ class BYOL(FeatureModel):
         prediction: widths of the hidden layers of the predictor.
         views: the recipes of the two views, see `unsup augment --list`; one for both, or two.
         teacher: False: SimSiam; the projection then ends with a batch normalisation.
-        momentum: m at the start; it rises to 1 by a cosine.
+        momentum: m at the start; it rises to 1 by a cosine. For a teacher only.
 
     Raises:
-        InputError: images that are too small for the backbone, or recipes that are unknown or do not fit the images.
+        InputError: images that are too small for the backbone, recipes that are unknown or do not fit the images, or a
+            momentum without a teacher.
 
     >>> from unsup.core.event import Support
     >>> event = Event((3, 8, 8), Support("ordinal", 256), "image")
@@ -86,6 +87,8 @@ class BYOL(FeatureModel):
         teacher: bool = True,
         momentum: Annotated[float, Within(0, 1)] = 0.99,
     ) -> None:
+        if not teacher and momentum != self.presets["paper"]["momentum"]:  # the preset with teacher=False has its heads
+            refuse_unused(BYOL, {"momentum": momentum}, needs="teacher=True", got=teacher)
         self.take(event, net, width)
         self.recipes = self.pair_of_recipes(views)
         self.momentum = momentum

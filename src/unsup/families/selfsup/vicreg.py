@@ -22,7 +22,7 @@ import torch
 from torch import Generator
 
 from unsup.core.batch import Batch
-from unsup.core.config import Positive, Weight, Widths
+from unsup.core.config import Positive, Weight, Widths, refuse_unused
 from unsup.core.event import Event
 from unsup.core.model import Terms
 from unsup.nn.augment import augment
@@ -52,7 +52,8 @@ class VICReg(FeatureModel):
         redundancy: λ of Barlow Twins.
 
     Raises:
-        InputError: images that are too small for the backbone, or a recipe that is unknown or does not fit them.
+        InputError: images that are too small for the backbone, a recipe that is unknown or does not fit them, or a
+            weight of the other objective.
 
     >>> from unsup.core.event import Support
     >>> event = Event((3, 8, 8), Support("ordinal", 256), "image")
@@ -85,6 +86,11 @@ class VICReg(FeatureModel):
         covariance: Weight = 1.0,
         redundancy: Weight = 0.005,
     ) -> None:
+        if objective == "vicreg":
+            refuse_unused(VICReg, {"redundancy": redundancy}, needs="objective='barlow-twins'", got=objective)
+        else:
+            weights = {"invariance": invariance, "variance": variance, "covariance": covariance}
+            refuse_unused(VICReg, weights, needs="objective='vicreg'", got=objective)
         self.take(event, net, width)
         self.recipes, self.objective = self.pair_of_recipes(views), objective
         self.invariance, self.variance, self.covariance = invariance, variance, covariance
