@@ -284,6 +284,18 @@ def test_a_batch_without_two_groups_of_two_is_refused_before_training(settings: 
     created("moco").eval().loss(images(3), generator=keyed_generator(0))  # no statistics of groups
 
 
+@pytest.mark.parametrize("settings", [{"batch_size": 9}, {"batch_size": 12, "accumulate": 2}])
+def test_a_batch_larger_than_the_queue_is_refused_before_training(settings: dict[str, Any], tmp_path: Path) -> None:
+    data, out = load_data("digits"), tmp_path / "run"
+    short, long = (unsup.create("moco", data.event, preset="tiny", queue=queue, seed=0) for queue in (8, 64))
+    with pytest.raises(InputError, match=r"^MoCo has a batch of \d+ examples and a queue of 8 keys; .*--model.queue"):
+        fit(short, data, out=out, steps=1, progress="off", **settings)
+    assert fit(long, data, out=out, steps=1, progress="off", **settings).steps == 1
+    with pytest.raises(InputError, match="MoCo has a batch of 12 examples and a queue of 8 keys"):
+        created("moco", queue=8).loss(images(), generator=keyed_generator(0))
+    created("moco", queue=8).eval().loss(images(), generator=keyed_generator(0))  # no key is put into it
+
+
 def test_moco_trains_with_batches_that_are_no_multiple_of_the_group() -> None:
     data = load_data("digits", limit=30)  # the last batch of an epoch would be a small one; there is none
     model = unsup.create("moco", data.event, preset="tiny", group=3, seed=0)
