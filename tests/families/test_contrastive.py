@@ -284,6 +284,23 @@ def test_a_batch_without_two_groups_of_two_is_refused_before_training(settings: 
     created("moco").eval().loss(images(3), generator=keyed_generator(0))  # no statistics of groups
 
 
+@pytest.mark.parametrize(
+    "settings", [{"batch_size": 1}, {"batch_size": 3, "accumulate": 2}, {"batch_size": 3, "accumulate": 3}]
+)
+@pytest.mark.parametrize(
+    ("name", "options"), [("byol", {}), ("byol", {"teacher": False}), ("simclr", {}), ("vicreg", {})]
+)
+def test_a_part_of_one_example_is_refused_before_training(
+    name: str, options: dict[str, Any], settings: dict[str, Any], tmp_path: Path
+) -> None:
+    data = load_data("digits", limit=20)
+    model = unsup.create(name, data.event, preset="tiny", seed=0, **options)
+    with pytest.raises(InputError, match=r"needs 2 examples or more at once, and has 1; .*--batch-size.*--accumulate$"):
+        fit(model, data, out=tmp_path / "run", steps=1, progress="off", **settings)
+    assert not (tmp_path / "run").exists()
+    assert fit(model, data, steps=1, batch_size=4, accumulate=2, progress="off").steps == 1
+
+
 @pytest.mark.parametrize("settings", [{"batch_size": 9}, {"batch_size": 12, "accumulate": 2}])
 def test_a_batch_larger_than_the_queue_is_refused_before_training(settings: dict[str, Any], tmp_path: Path) -> None:
     data, out = load_data("digits"), tmp_path / "run"

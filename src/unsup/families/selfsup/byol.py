@@ -22,7 +22,7 @@ from unsup.core.event import Event
 from unsup.core.model import Terms
 from unsup.nn.augment import augment
 from unsup.nn.backbones import BackboneName
-from unsup.nn.feature_model import FeatureModel
+from unsup.nn.feature_model import FeatureModel, reason_against_one
 from unsup.nn.projector import projector
 from unsup.nn.teacher import cosine_momentum, follow, teacher_of
 from unsup.prob import contrast
@@ -95,6 +95,9 @@ class BYOL(FeatureModel):
         self.projector = projector((self.backbone.size, *projection), last_norm=not teacher, last_bias=False)
         self.predictor = projector((projection[-1], *prediction, projection[-1]))
         self.teacher = teacher_of(nn.Sequential(self.backbone, self.projector)) if teacher else None
+
+    def reason_against_batch(self, count: int, whole: int) -> str | None:
+        return reason_against_one(count)
 
     @torch.no_grad()
     def prepare(self, batch: Batch, *, generator: Generator) -> None:

@@ -27,7 +27,7 @@ from unsup.core.event import Event
 from unsup.core.model import Terms
 from unsup.nn.augment import augment
 from unsup.nn.backbones import BackboneName
-from unsup.nn.feature_model import FeatureModel
+from unsup.nn.feature_model import FeatureModel, reason_against_one
 from unsup.nn.projector import projector
 from unsup.prob import contrast
 from unsup.prob.distributions import at_least_float32
@@ -96,6 +96,9 @@ class VICReg(FeatureModel):
         self.invariance, self.variance, self.covariance = invariance, variance, covariance
         self.redundancy = redundancy
         self.head = projector((self.backbone.size, *expander), last_bias=False)
+
+    def reason_against_batch(self, count: int, whole: int) -> str | None:
+        return reason_against_one(count)
 
     def loss(self, batch: Batch, *, generator: Generator | None = None) -> Terms:
         """The weighted sum, each of its terms, and the ``spread`` of the embeddings."""
