@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import unsup
 from unsup.core.batch import Batch
@@ -72,6 +73,30 @@ def test_loss_is_the_loop_with_its_gradient(rows: int, columns: int, steps: int)
         found.append((loss, share, *torch.autograd.grad((loss * weight).sum(), (z, predicted))))
     for own, other in zip(*found, strict=True):
         torch.testing.assert_close(own, other, rtol=1e-10, atol=1e-10)
+
+
+class _Sizes(TorchDispatchMode):
+    """The number of entries of the largest result of an operation."""
+
+    largest = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        tensors = found if isinstance(found, (tuple, list)) else (found,)
+        self.largest = max([self.largest, *(t.numel() for t in tensors if isinstance(t, Tensor))])
+        return found
+
+
+def test_only_the_scores_of_one_step_are_in_memory() -> None:
+    z, predicted = draw(5, 8, 1, 2).requires_grad_(), draw(5, 8, 1, 6, 2).requires_grad_()
+    kept: list[int] = []
+    with (
+        _Sizes() as sizes,
+        torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t),
+    ):
+        predictive_info_nce(z, predicted)[0].sum().backward()
+    assert sizes.largest == 40 * 35  # of step 1, forward and backward
+    assert max(kept) <= predicted.numel()  # no scores
 
 
 @pytest.mark.parametrize(("n", "rows", "columns", "steps"), [(2, 3, 1, 2), (5, 4, 3, 1), (1, 2, 1, 1)])
