@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import unsup
+from unsup.core import memory
 from unsup.core.batch import Batch
 from unsup.core.errors import InputError
 from unsup.core.event import BINARY, REAL, Event, Support
@@ -19,6 +21,7 @@ from unsup.families.selfsup.cpc import CPC
 from unsup.nn.places import PatchPlaces, RowContext, SoundPlaces
 from unsup.nn.resnet_v2 import PreBlock
 from unsup.prob.contrast import info_nce, predictive_info_nce
+from unsup.train.trainer import fit
 
 LEVELS = Support("ordinal", 256)
 DISJOINT = {"kernels": (2, 2), "strides": (2, 2)}  # places that share no sample
@@ -97,6 +100,34 @@ def test_only_the_scores_of_one_step_are_in_memory() -> None:
         predictive_info_nce(z, predicted)[0].sum().backward()
     assert sizes.largest == 40 * 35  # of step 1, forward and backward
     assert max(kept) <= predicted.numel()  # no scores
+
+
+@pytest.mark.parametrize(
+    ("shape", "options", "places", "words"),
+    [
+        ((60,), {}, 14, r"a crop \(--model.window\) or larger --model.strides$"),
+        ((60,), {"window": 40}, 9, r"a crop \(--model.window\) or larger --model.strides$"),
+        ((1, 10, 10), {}, 16, "a larger --model.patch$"),
+    ],
+)
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_more_places_than_fit_into_memory_are_refused_before_training(
+    shape: tuple[int, ...], options: dict[str, Any], places: int, words: str, accumulate: int, tmp_path: Path
+) -> None:
+    x = torch.randint(0, 256, (80, *shape), generator=generator(), dtype=torch.uint8)
+    data = unsup.load_data(x.numpy(), event=Event(shape, LEVELS, "image" if len(shape) == 3 else "sequence"))
+    model = model_of(data.event, **options).float()
+    settings: dict[str, Any] = {"steps": 1, "batch_size": 12, "accumulate": accumulate, "progress": "off"}
+    together = 12 * places // accumulate
+    needed = 20 * together**2
+    told = (
+        rf"^CPC compares the {together} places of {12 // accumulate} examples with each other, .*--batch-size, {words}"
+    )
+    with memory.within(needed - 1), pytest.raises(InputError, match=told):
+        fit(model, data, out=tmp_path / "run", **settings)
+    assert not (tmp_path / "run").exists()
+    with memory.within(needed):
+        assert fit(model, data, **settings).steps == 1
 
 
 @pytest.mark.parametrize(("n", "rows", "columns", "steps"), [(2, 3, 1, 2), (5, 4, 3, 1), (1, 2, 1, 1)])

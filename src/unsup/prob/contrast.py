@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from unsup.core.parallel import all_rows, first_row, mean_over_rows, rows_together
 from unsup.prob.distributions import at_least_float32
 
+_COPIES = 5  # of scores while their gradient is computed
 _ROUNDING = 1e-12  # a smaller variance, relative to the mean square, is rounding
 
 
@@ -78,6 +79,15 @@ def predictive_info_nce(z: Tensor, predicted: Tensor) -> tuple[Tensor, Tensor, i
         found.append([by_place.view(n, -1).mean(1) for by_place in each])
     loss, share = (torch.stack(own, 1) for own in zip(*found, strict=True))
     return loss, share, len(candidates)
+
+
+def predictive_bytes(places: int) -> int:
+    """The memory that `predictive_info_nce` of N places needs with its gradient: that of the scores of one step.
+
+    >>> predictive_bytes(10_000)
+    2000000000
+    """
+    return _COPIES * 4 * places**2
 
 
 def _told(anchors: Tensor, candidates: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
