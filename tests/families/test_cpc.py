@@ -24,6 +24,7 @@ from unsup.prob.contrast import info_nce, predictive_info_nce
 from unsup.train.trainer import fit
 
 LEVELS = Support("ordinal", 256)
+SMALL = {"kernels": (4, 3), "strides": (2, 2), "patch": 4}  # places of short examples
 DISJOINT = {"kernels": (2, 2), "strides": (2, 2)}  # places that share no sample
 
 
@@ -40,7 +41,7 @@ def sound(*shape: int, support: Support = REAL) -> Event:
 
 
 def model_of(event: Event, **options: Any) -> CPC:
-    model = unsup.create("cpc", event, preset="tiny", **options)
+    model = unsup.create("cpc", event, preset="tiny", **{**SMALL, **options})
     assert isinstance(model, CPC)
     return model.double()
 
@@ -414,6 +415,14 @@ def test_steps_are_those_of_the_papers_or_fewer() -> None:
     assert CPC(sound(470)).steps == 3
     assert CPC(Event((3, 32, 32), LEVELS), width=2).steps == 5
     assert CPC(Event((1, 16, 16), BINARY), width=2).steps == 2
+
+
+@pytest.mark.parametrize("event", [sound(2048), Event((1, 28, 28), LEVELS), Event((3, 32, 32), LEVELS)])
+def test_a_tiny_model_has_few_places(event: Event) -> None:
+    """A default batch needs less than a tenth of a gigabyte."""
+    model = unsup.create("cpc", event, preset="tiny")
+    with memory.within(10**8):
+        assert model.reason_against_batch(32, 32) is None
 
 
 @pytest.mark.parametrize(

@@ -80,9 +80,8 @@ class CPC(LearnsFeatures):
         "tiny": {
             "width": 6,
             "context": 5,
-            "kernels": (4, 3),
-            "strides": (2, 2),
-            "patch": 4,
+            "kernels": (10, 8),
+            "strides": (10, 8),
             "blocks": (1, 1),
             "layers": 1,
         },
