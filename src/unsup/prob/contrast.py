@@ -70,9 +70,7 @@ def predictive_info_nce(z: Tensor, predicted: Tensor) -> tuple[Tensor, Tensor, i
     found = []
     for k in range(1, steps + 1):
         anchors, positive = predicted[:, : rows - k, :, k - 1].flatten(0, 2), own[:, k:].flatten()
-        if (
-            steps > 1 and torch.is_grad_enabled()
-        ):  # the scores of a step are computed anew for its gradient, and not kept until then
+        if steps > 1 and torch.is_grad_enabled():  # scores are not kept, but computed again for their gradient
             each = checkpoint(_told, anchors, candidates, positive, use_reentrant=False, preserve_rng_state=False)
         else:
             each = _told(anchors, candidates, positive)

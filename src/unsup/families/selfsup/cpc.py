@@ -157,7 +157,7 @@ class CPC(LearnsFeatures):
         return None
 
     def reason_against_batch(self, count: int, whole: int) -> str | None:
-        """The scores of one step would need more memory than there is."""
+        """The scores of one step may need more than the available memory."""
         places = count * math.prod(self.places.grid(self._shape))
         needed, free = predictive_bytes(places), memory.limit()
         if needed <= free or self.device.type != "cpu":  # the limit is not that of other devices
