@@ -64,7 +64,7 @@ def test_the_largest_counts_are_refused_or_built_within_the_limit(name):
     """Every count at the most that an option may be, with half a gigabyte to build in."""
     case = law_cases(name)[0]
     for option, several in counts_of(name):
-        options = {**case.options, option: (2**20, 2**20) if several else 2**20}
+        options = {**case.beside, **case.options, option: (2**20, 2**20) if several else 2**20}
         with memory.within(2**29):
             try:
                 model = create(name, case.event, preset="tiny", **options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -283,6 +284,35 @@ def test_a_batch_without_two_groups_of_two_is_refused_before_training(settings: 
     created("moco").eval().loss(images(3), generator=keyed_generator(0))  # no statistics of groups
 
 
+@pytest.mark.parametrize(
+    "settings", [{"batch_size": 1}, {"batch_size": 3, "accumulate": 2}, {"batch_size": 3, "accumulate": 3}]
+)
+@pytest.mark.parametrize(
+    ("name", "options"), [("byol", {}), ("byol", {"teacher": False}), ("simclr", {}), ("vicreg", {})]
+)
+def test_a_part_of_one_example_is_refused_before_training(
+    name: str, options: dict[str, Any], settings: dict[str, Any], tmp_path: Path
+) -> None:
+    data = load_data("digits", limit=20)
+    model = unsup.create(name, data.event, preset="tiny", seed=0, **options)
+    with pytest.raises(InputError, match=r"needs 2 examples or more at once, and has 1; .*--batch-size.*--accumulate$"):
+        fit(model, data, out=tmp_path / "run", steps=1, progress="off", **settings)
+    assert not (tmp_path / "run").exists()
+    assert fit(model, data, steps=1, batch_size=4, accumulate=2, progress="off").steps == 1
+
+
+@pytest.mark.parametrize("settings", [{"batch_size": 9}, {"batch_size": 12, "accumulate": 2}])
+def test_a_batch_larger_than_the_queue_is_refused_before_training(settings: dict[str, Any], tmp_path: Path) -> None:
+    data, out = load_data("digits"), tmp_path / "run"
+    short, long = (unsup.create("moco", data.event, preset="tiny", queue=queue, seed=0) for queue in (8, 64))
+    with pytest.raises(InputError, match=r"^MoCo has a batch of \d+ examples and a queue of 8 keys; .*--model.queue"):
+        fit(short, data, out=out, steps=1, progress="off", **settings)
+    assert fit(long, data, out=out, steps=1, progress="off", **settings).steps == 1
+    with pytest.raises(InputError, match="MoCo has a batch of 12 examples and a queue of 8 keys"):
+        created("moco", queue=8).loss(images(), generator=keyed_generator(0))
+    created("moco", queue=8).eval().loss(images(), generator=keyed_generator(0))  # no key is put into it
+
+
 def test_moco_trains_with_batches_that_are_no_multiple_of_the_group() -> None:
     data = load_data("digits", limit=30)  # the last batch of an epoch would be a small one; there is none
     model = unsup.create("moco", data.event, preset="tiny", group=3, seed=0)
@@ -427,3 +457,25 @@ def test_a_resumed_run_has_the_queue_and_the_teacher(
     state = resumed.state_dict()
     for key, value in whole.state_dict().items():
         assert torch.equal(state[key], value), key
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("byol", {"teacher": False, "momentum": 0.9}, "BYOL: momentum=0.9 is for teacher=True, got False"),
+        ("vicreg", {"redundancy": 0.1}, "VICReg: redundancy=0.1 is for objective='barlow-twins', got 'vicreg'"),
+        *(
+            ("vicreg", {"objective": "barlow-twins", weight: 3.0}, f"VICReg: {weight}=3.0 is for objective='vicreg'")
+            for weight in ("invariance", "variance", "covariance")
+        ),
+    ],
+)
+def test_options_without_effect_are_refused(name: str, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=re.escape(words)):
+        unsup.create(name, EVENT, preset="tiny", **options)
+
+
+def test_simsiam_with_the_heads_of_byol_is_not_refused_for_the_momentum_of_the_preset() -> None:
+    model = unsup.create("byol", EVENT, preset="paper", net="mlp", width=0.02, teacher=False)
+    assert isinstance(model, BYOL)
+    assert model.teacher is None

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import itertools
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import unsup
+from unsup.core import memory
 from unsup.core.batch import Batch
 from unsup.core.errors import InputError
 from unsup.core.event import BINARY, REAL, Event, Support
@@ -18,8 +21,10 @@ from unsup.families.selfsup.cpc import CPC
 from unsup.nn.places import PatchPlaces, RowContext, SoundPlaces
 from unsup.nn.resnet_v2 import PreBlock
 from unsup.prob.contrast import info_nce, predictive_info_nce
+from unsup.train.trainer import fit
 
 LEVELS = Support("ordinal", 256)
+SMALL = {"kernels": (4, 3), "strides": (2, 2), "patch": 4}  # places of short examples
 DISJOINT = {"kernels": (2, 2), "strides": (2, 2)}  # places that share no sample
 
 
@@ -36,7 +41,7 @@ def sound(*shape: int, support: Support = REAL) -> Event:
 
 
 def model_of(event: Event, **options: Any) -> CPC:
-    model = unsup.create("cpc", event, preset="tiny", **options)
+    model = unsup.create("cpc", event, preset="tiny", **{**SMALL, **options})
     assert isinstance(model, CPC)
     return model.double()
 
@@ -72,6 +77,58 @@ def test_loss_is_the_loop_with_its_gradient(rows: int, columns: int, steps: int)
         found.append((loss, share, *torch.autograd.grad((loss * weight).sum(), (z, predicted))))
     for own, other in zip(*found, strict=True):
         torch.testing.assert_close(own, other, rtol=1e-10, atol=1e-10)
+
+
+class _Sizes(TorchDispatchMode):
+    """The number of entries of the largest result of an operation."""
+
+    largest = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        tensors = found if isinstance(found, (tuple, list)) else (found,)
+        self.largest = max([self.largest, *(t.numel() for t in tensors if isinstance(t, Tensor))])
+        return found
+
+
+def test_only_the_scores_of_one_step_are_in_memory() -> None:
+    z, predicted = draw(5, 8, 1, 2).requires_grad_(), draw(5, 8, 1, 6, 2).requires_grad_()
+    kept: list[int] = []
+    with (
+        _Sizes() as sizes,
+        torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t),
+    ):
+        predictive_info_nce(z, predicted)[0].sum().backward()
+    assert sizes.largest == 40 * 35  # of step 1, forward and backward
+    assert max(kept) <= predicted.numel()  # no scores
+
+
+@pytest.mark.parametrize(
+    ("shape", "options", "places", "words"),
+    [
+        ((60,), {}, 14, r"a crop \(--model.window\) or larger --model.strides$"),
+        ((60,), {"window": 40}, 9, r"a crop \(--model.window\) or larger --model.strides$"),
+        ((1, 10, 10), {}, 16, "a larger --model.patch$"),
+    ],
+)
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_more_places_than_fit_into_memory_are_refused_before_training(
+    shape: tuple[int, ...], options: dict[str, Any], places: int, words: str, accumulate: int, tmp_path: Path
+) -> None:
+    x = torch.randint(0, 256, (80, *shape), generator=generator(), dtype=torch.uint8)
+    data = unsup.load_data(x.numpy(), event=Event(shape, LEVELS, "image" if len(shape) == 3 else "sequence"))
+    model = model_of(data.event, **options).float()
+    settings: dict[str, Any] = {"steps": 1, "batch_size": 12, "accumulate": accumulate, "progress": "off"}
+    together = 12 * places // accumulate
+    needed = 20 * together**2
+    told = (
+        rf"^CPC compares the {together} places of {12 // accumulate} examples with each other, .*--batch-size, {words}"
+    )
+    with memory.within(needed - 1), pytest.raises(InputError, match=told):
+        fit(model, data, out=tmp_path / "run", **settings)
+    assert not (tmp_path / "run").exists()
+    with memory.within(needed):
+        assert fit(model, data, **settings).steps == 1
 
 
 @pytest.mark.parametrize(("n", "rows", "columns", "steps"), [(2, 3, 1, 2), (5, 4, 3, 1), (1, 2, 1, 1)])
@@ -358,6 +415,14 @@ def test_steps_are_those_of_the_papers_or_fewer() -> None:
     assert CPC(sound(470)).steps == 3
     assert CPC(Event((3, 32, 32), LEVELS), width=2).steps == 5
     assert CPC(Event((1, 16, 16), BINARY), width=2).steps == 2
+
+
+@pytest.mark.parametrize("event", [sound(2048), Event((1, 28, 28), LEVELS), Event((3, 32, 32), LEVELS)])
+def test_a_tiny_model_has_few_places(event: Event) -> None:
+    """A default batch needs less than a tenth of a gigabyte."""
+    model = unsup.create("cpc", event, preset="tiny")
+    with memory.within(10**8):
+        assert model.reason_against_batch(32, 32) is None
 
 
 @pytest.mark.parametrize(

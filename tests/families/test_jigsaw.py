@@ -78,14 +78,6 @@ def test_tiles_do_not_meet_in_a_normalisation(net: str) -> None:
     assert not torch.allclose(before[4], after[4])
 
 
-def test_the_identity_alone_is_trivial() -> None:
-    ours = model(permutations=1)
-    terms = ours.loss(Batch(levels(4)), generator=Generator().manual_seed(0))
-    assert terms["loss"].tolist() == [0.0] * 4
-    assert terms["accuracy"].tolist() == [1.0] * 4
-    assert ours.permutations.tolist() == [list(range(9))]
-
-
 def test_chance_is_one_of_the_permutations_and_all_are_drawn() -> None:
     ours = model().eval()
     with torch.no_grad():
@@ -193,7 +185,8 @@ def test_the_network_of_the_paper() -> None:
         (14, {}, "takes images with sides of 15 or more: 3×3 patches of 4 pixels .* 3×14×14"),
         (32, {"patch": 9}, "3×3 patches of 9 pixels with their gaps need 33; use a smaller patch"),
         (40, {"net": "alexnet"}, "3×3 patches of 32 pixels with their gaps need 126; use another net"),
-        (32, {"permutations": 2001}, "permutations=2001 should be from 1 to 2000"),
+        (32, {"permutations": 2001}, "permutations=2001 should be from 2 to 2000"),
+        (32, {"permutations": 1}, "permutations=1 should be from 2 to 2000"),
     ],
 )
 def test_what_does_not_fit_is_refused(side: int, options: dict[str, object], message: str) -> None:

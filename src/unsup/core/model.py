@@ -250,8 +250,15 @@ class Model(nn.Module, ABC):
         """
         return Advice()
 
-    def reason_against_batch(self, count: int) -> str | None:
-        """Why the losses cannot be computed on ``count`` examples at once, those of all processes; None if they can."""
+    def reason_against_batch(self, count: int, whole: int) -> str | None:
+        """Why the losses cannot be computed on such batches, a clause; None if they can.
+
+        Training calls it before anything is written.
+
+        Args:
+            count: number of examples at once, those of all processes.
+            whole: number of examples of a step, of which ``count`` are a part.
+        """
         return None
 
     @abstractmethod

@@ -66,6 +66,20 @@ class LearnsFeatures(Model, CanEncode):
         return (f"features: {self.code_size}, of effective rank {rank:.1f} ({len(x):,} examples)",)
 
 
+def reason_against_one(count: int) -> str | None:
+    """`Model.reason_against_batch` of models that compare examples, or normalise them by statistics of a batch.
+
+    >>> reason_against_one(1)
+    'needs 2 examples or more at once, and has 1; use more examples, a larger --batch-size, or a smaller --accumulate'
+    """
+    if count >= 2:
+        return None
+    return (
+        f"needs 2 examples or more at once, and has {count}; use more examples, a larger --batch-size, or a smaller "
+        "--accumulate"
+    )
+
+
 class FeatureModel(LearnsFeatures):
     """Abstract: features of images of levels by a backbone, which is all that is used after training.
 

@@ -12,10 +12,12 @@ import math
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize, relu
+from torch.utils.checkpoint import checkpoint
 
 from unsup.core.parallel import all_rows, first_row, mean_over_rows, rows_together
 from unsup.prob.distributions import at_least_float32
 
+_COPIES = 5  # of scores while their gradient is computed
 _ROUNDING = 1e-12  # a smaller variance, relative to the mean square, is rounding
 
 
@@ -49,6 +51,8 @@ def predictive_info_nce(z: Tensor, predicted: Tensor) -> tuple[Tensor, Tensor, i
         predicted: predictions from the context of each place, ``(B, R, W, K, F)`` with K < R; those of rows that do
             not exist are not read.
 
+    The scores of one step are in memory at a time.
+
     Returns:
         ``(B, K)`` in nats, ``(B, K)`` and N: for each example and step, the mean over places of the loss, and the share
         of places whose positive has the highest score; the number of candidates.
@@ -63,18 +67,32 @@ def predictive_info_nce(z: Tensor, predicted: Tensor) -> tuple[Tensor, Tensor, i
     candidates = all_rows(z).flatten(0, 2)  # (N, F)
     first = first_row() * rows * columns
     own = first + torch.arange(n * rows * columns, device=z.device).view(n, rows, columns)
-    anchors = torch.cat([predicted[:, : rows - k, :, k - 1].flatten(0, 2) for k in range(1, steps + 1)])
-    positive = torch.cat([own[:, k:].flatten() for k in range(1, steps + 1)])
-    scores = _products(anchors, candidates)  # (M, N), of all steps at once
+    found = []
+    for k in range(1, steps + 1):
+        anchors, positive = predicted[:, : rows - k, :, k - 1].flatten(0, 2), own[:, k:].flatten()
+        if steps > 1 and torch.is_grad_enabled():  # scores are not kept, but computed again for their gradient
+            each = checkpoint(_told, anchors, candidates, positive, use_reentrant=False, preserve_rng_state=False)
+        else:
+            each = _told(anchors, candidates, positive)
+        found.append([by_place.view(n, -1).mean(1) for by_place in each])
+    loss, share = (torch.stack(own, 1) for own in zip(*found, strict=True))
+    return loss, share, len(candidates)
+
+
+def predictive_bytes(places: int) -> int:
+    """The memory that `predictive_info_nce` of N places needs with its gradient: that of the scores of one step.
+
+    >>> predictive_bytes(10_000)
+    2000000000
+    """
+    return _COPIES * 4 * places**2
+
+
+def _told(anchors: Tensor, candidates: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
+    """The loss of each anchor, and 1 if its positive has the highest score, else 0: ``(M,)`` twice."""
+    scores = _products(anchors, candidates)  # (M, N)
     loss = info_nce(scores, positive)
-    is_first = (scores.argmax(1) == positive).to(loss.dtype)
-    sizes = [(rows - k) * columns for k in range(1, steps + 1)]
-
-    def by_example(each: Tensor) -> Tensor:
-        parts = zip(each.split([n * size for size in sizes]), sizes, strict=True)
-        return torch.stack([own.view(n, size).mean(1) for own, size in parts], 1)
-
-    return by_example(loss), by_example(is_first), len(candidates)
+    return loss, (scores.argmax(1) == positive).to(loss.dtype)
 
 
 def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:

@@ -79,7 +79,8 @@ class GradientTrainer(Trainer):
         self.batch_size = min(settings.batch_size, len(data.train))
         parallel.check_batch_size(self.batch_size, settings.accumulate, model.packing)
         for part in self._parts(self.batch_size):
-            if (reason := model.reason_against_batch(sum(part.beside) or part.count)) is not None:
+            reason = model.reason_against_batch(sum(part.beside) or part.count, self.batch_size)
+            if reason is not None:
                 raise InputError(f"{type(model).__name__} {reason}")
         self.per_epoch = len(data.train) // self.batch_size
         self.position = 0  # number of batches so far

@@ -17,12 +17,12 @@ import torch
 from torch import Generator, Tensor, nn
 
 from unsup.core.batch import Batch, Time
-from unsup.core.config import Positive, Widths, Within
+from unsup.core.config import Positive, Widths, Within, refuse_unused
 from unsup.core.event import Event
 from unsup.core.model import Terms
 from unsup.nn.augment import augment
 from unsup.nn.backbones import BackboneName
-from unsup.nn.feature_model import FeatureModel
+from unsup.nn.feature_model import FeatureModel, reason_against_one
 from unsup.nn.projector import projector
 from unsup.nn.teacher import cosine_momentum, follow, teacher_of
 from unsup.prob import contrast
@@ -42,10 +42,11 @@ class BYOL(FeatureModel):
         prediction: widths of the hidden layers of the predictor.
         views: the recipes of the two views, see `unsup augment --list`; one for both, or two.
         teacher: False: SimSiam; the projection then ends with a batch normalisation.
-        momentum: m at the start; it rises to 1 by a cosine.
+        momentum: m at the start; it rises to 1 by a cosine. For a teacher only.
 
     Raises:
-        InputError: images that are too small for the backbone, or recipes that are unknown or do not fit the images.
+        InputError: images that are too small for the backbone, recipes that are unknown or do not fit the images, or a
+            momentum without a teacher.
 
     >>> from unsup.core.event import Support
     >>> event = Event((3, 8, 8), Support("ordinal", 256), "image")
@@ -86,12 +87,17 @@ class BYOL(FeatureModel):
         teacher: bool = True,
         momentum: Annotated[float, Within(0, 1)] = 0.99,
     ) -> None:
+        if not teacher and momentum != self.presets["paper"]["momentum"]:  # the preset with teacher=False has its heads
+            refuse_unused(BYOL, {"momentum": momentum}, needs="teacher=True", got=teacher)
         self.take(event, net, width)
         self.recipes = self.pair_of_recipes(views)
         self.momentum = momentum
         self.projector = projector((self.backbone.size, *projection), last_norm=not teacher, last_bias=False)
         self.predictor = projector((projection[-1], *prediction, projection[-1]))
         self.teacher = teacher_of(nn.Sequential(self.backbone, self.projector)) if teacher else None
+
+    def reason_against_batch(self, count: int, whole: int) -> str | None:
+        return reason_against_one(count)
 
     @torch.no_grad()
     def prepare(self, batch: Batch, *, generator: Generator) -> None:

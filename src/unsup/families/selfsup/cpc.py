@@ -18,7 +18,7 @@ from typing import Annotated
 import torch
 from torch import Generator, Tensor, nn
 
-from unsup.core import random
+from unsup.core import memory, random
 from unsup.core.batch import Batch
 from unsup.core.config import AtLeast, Count, NotEmpty, Within
 from unsup.core.errors import InputError
@@ -27,7 +27,7 @@ from unsup.core.model import Terms
 from unsup.nn.feature_model import LearnsFeatures
 from unsup.nn.places import PatchPlaces, PlaceEncoder, RecurrentContext, RowContext, SoundPlaces
 from unsup.nn.resnet_v2 import NormName
-from unsup.prob.contrast import predictive_info_nce, spread
+from unsup.prob.contrast import predictive_bytes, predictive_info_nce, spread
 
 _FAR_SOUND, _FAR_IMAGES = 12, 5  # steps predicted by the paper
 _PATCH = 8  # pixels
@@ -80,9 +80,8 @@ class CPC(LearnsFeatures):
         "tiny": {
             "width": 6,
             "context": 5,
-            "kernels": (4, 3),
-            "strides": (2, 2),
-            "patch": 4,
+            "kernels": (10, 8),
+            "strides": (10, 8),
             "blocks": (1, 1),
             "layers": 1,
         },
@@ -157,9 +156,27 @@ class CPC(LearnsFeatures):
             return "takes reals that float32 distinguishes (subtract their mean)"
         return None
 
+    def reason_against_batch(self, count: int, whole: int) -> str | None:
+        """The scores of one step may need more than the available memory."""
+        places = count * math.prod(self.places.grid(self._shape))
+        needed, free = predictive_bytes(places), memory.limit()
+        if needed <= free or self.device.type != "cpu":  # the limit is not that of other devices
+            return None
+        fewer = "a larger --model.patch" if self.event.is_image else "a crop (--model.window) or larger --model.strides"
+        return (
+            f"compares the {places:,} places of {count:,} examples with each other, which needs "
+            f"{memory.said(needed)}, more than the {memory.said(free)} of memory available; use a smaller "
+            f"--batch-size, {fewer}"
+        )
+
+    @property
+    def _shape(self) -> tuple[int, ...]:
+        """The shape of an example or crop in the loss."""
+        return self.event.shape if self.window is None else (self.window, *self.event.shape[1:])
+
     def _rows(self, steps: int | None) -> int:
         """The number of rows of places in the loss, which are enough for ``steps``."""
-        shape = self.event.shape if self.window is None else (self.window, *self.event.shape[1:])
+        shape = self._shape
         rows, columns = self.places.grid(shape)
         least = 2 if steps is None else steps + 1
         if rows >= least and columns:

@@ -51,7 +51,7 @@ class Jigsaw(PatchModel):
 
     Args:
         event: images of levels. Three channels are taken for colours.
-        permutations: P, 100 to 1,000 in the paper; more take longer until the loss begins to fall.
+        permutations: P, at least 2; 100 to 1,000 in the paper. More take longer until the loss begins to fall.
         net: the network of a tile. ``alexnet`` is that of the paper, for tiles of 32 pixels or more.
         width: a factor of its numbers of channels.
         patch: side of a tile; None: the largest for which the image has room, 8 for 32×32.
@@ -91,7 +91,7 @@ class Jigsaw(PatchModel):
         self,
         event: Event,
         *,
-        permutations: Annotated[int, Within(1, 2000)] = 30,
+        permutations: Annotated[int, Within(2, 2000)] = 30,
         net: PatchNet = "resnet18",
         width: Positive = 0.25,
         patch: Count | None = None,

@@ -107,13 +107,19 @@ class MoCo(FeatureModel):
         self.queue.rows.copy_(contrast.unit(torch.randn(self.queue.rows.shape)))
         self._waiting: list[Tensor] = []  # keys of the parts of a batch
 
-    def reason_against_batch(self, count: int) -> str | None:
-        if count >= _FEWEST:
-            return None
-        return (
-            f"needs {_FEWEST} examples or more at once, two groups of two (--model.group), and has {count}; "
-            "use a larger --batch-size"
-        )
+    def reason_against_batch(self, count: int, whole: int) -> str | None:
+        if count < _FEWEST:
+            return (
+                f"needs {_FEWEST} examples or more at once, two groups of two (--model.group), and has {count}; "
+                "use a larger --batch-size"
+            )
+        size = len(self.queue.rows)
+        if whole > size:
+            return (
+                f"has a batch of {whole} examples and a queue of {size} keys; the queue must be at least as long "
+                "(--model.queue), or the batch smaller (--batch-size)"
+            )
+        return None
 
     @torch.no_grad()
     def prepare(self, batch: Batch, *, generator: Generator) -> None:
@@ -125,15 +131,10 @@ class MoCo(FeatureModel):
 
         In training mode, the keys are put into the queue.
         """
-        count, size = random.whole_count(len(batch)), len(self.queue.rows)
-        if count > size:
-            raise InputError(
-                f"MoCo: a batch of {count} examples and a queue of {size} keys; the queue must be at least as long "
-                "(--model.queue), or the batch smaller (--batch-size)"
-            )
-        reason = self.reason_against_batch(rows_together() or len(batch)) if self.training else None
-        if reason is not None:
-            raise InputError(f"MoCo {reason}")
+        if self.training:
+            reason = self.reason_against_batch(rows_together() or len(batch), random.whole_count(len(batch)))
+            if reason is not None:
+                raise InputError(f"MoCo {reason}")
         x = self.unit(batch.x)
         one, other = (augment(x, self.recipe, generator) for _ in range(2))
         with statistics_of_groups(self.packing):

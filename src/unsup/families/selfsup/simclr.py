@@ -20,7 +20,7 @@ from unsup.core.event import Event
 from unsup.core.model import Terms
 from unsup.nn.augment import augment
 from unsup.nn.backbones import BackboneName
-from unsup.nn.feature_model import FeatureModel
+from unsup.nn.feature_model import FeatureModel, reason_against_one
 from unsup.nn.projector import projector
 from unsup.prob import contrast
 
@@ -76,6 +76,9 @@ class SimCLR(FeatureModel):
         self.recipe, self.temperature = self.recipe_named(views), temperature
         widths = (self.backbone.size, 128) if projection is None else projection
         self.head = projector((self.backbone.size, *widths), last_norm=True)
+
+    def reason_against_batch(self, count: int, whole: int) -> str | None:
+        return reason_against_one(count)
 
     def loss(self, batch: Batch, *, generator: Generator | None = None) -> Terms:
         """NT-Xent of each image in nats, the mean over its two views, and the ``spread`` of the embeddings."""

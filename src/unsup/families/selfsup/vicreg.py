@@ -22,12 +22,12 @@ import torch
 from torch import Generator
 
 from unsup.core.batch import Batch
-from unsup.core.config import Positive, Weight, Widths
+from unsup.core.config import Positive, Weight, Widths, refuse_unused
 from unsup.core.event import Event
 from unsup.core.model import Terms
 from unsup.nn.augment import augment
 from unsup.nn.backbones import BackboneName
-from unsup.nn.feature_model import FeatureModel
+from unsup.nn.feature_model import FeatureModel, reason_against_one
 from unsup.nn.projector import projector
 from unsup.prob import contrast
 from unsup.prob.distributions import at_least_float32
@@ -52,7 +52,8 @@ class VICReg(FeatureModel):
         redundancy: λ of Barlow Twins.
 
     Raises:
-        InputError: images that are too small for the backbone, or a recipe that is unknown or does not fit them.
+        InputError: images that are too small for the backbone, a recipe that is unknown or does not fit them, or a
+            weight of the other objective.
 
     >>> from unsup.core.event import Support
     >>> event = Event((3, 8, 8), Support("ordinal", 256), "image")
@@ -85,11 +86,19 @@ class VICReg(FeatureModel):
         covariance: Weight = 1.0,
         redundancy: Weight = 0.005,
     ) -> None:
+        if objective == "vicreg":
+            refuse_unused(VICReg, {"redundancy": redundancy}, needs="objective='barlow-twins'", got=objective)
+        else:
+            weights = {"invariance": invariance, "variance": variance, "covariance": covariance}
+            refuse_unused(VICReg, weights, needs="objective='vicreg'", got=objective)
         self.take(event, net, width)
         self.recipes, self.objective = self.pair_of_recipes(views), objective
         self.invariance, self.variance, self.covariance = invariance, variance, covariance
         self.redundancy = redundancy
         self.head = projector((self.backbone.size, *expander), last_bias=False)
+
+    def reason_against_batch(self, count: int, whole: int) -> str | None:
+        return reason_against_one(count)
 
     def loss(self, batch: Batch, *, generator: Generator | None = None) -> Terms:
         """The weighted sum, each of its terms, and the ``spread`` of the embeddings."""

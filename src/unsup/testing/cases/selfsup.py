@@ -9,6 +9,7 @@ COMPARED = {"accumulation": "the examples of a batch are compared with each othe
 QUEUED = COMPARED | {"descent": "the keys of the batch are put into the queue, and are then negatives of themselves"}
 _COLOURS = Event((3, 6, 6), ordinal(256), "image")
 _GREY = Event((1, 6, 6), BINARY, "image")
+_SMALL_PLACES = {"kernels": (4, 3), "strides": (2, 2), "patch": 4}  # of tiny examples
 
 CASES: tuple[Case, ...] = (
     Case("autoencoder", vector(6), {"code": 3}),
@@ -55,14 +56,17 @@ CASES: tuple[Case, ...] = (
     Case("split-brain", Event((3, 5, 4), ordinal(256))),
     Case("split-brain", Event((3, 5, 6), BINARY), {"halvings": 2, "layers": 2, "dilated": 0}),
     Case("split-brain", Event((3, 17, 9), Support("ordinal", 5, low=-2)), {"net": "alexnet"}),
-    Case("cpc", Event((16,), ordinal(256), "sequence"), exceptions=COMPARED),
-    Case("cpc", Event((30, 2), REAL, "sequence"), {"window": 20, "steps": 2}, exceptions=COMPARED),
-    Case("cpc", Event((2, 8, 6), ordinal(5)), exceptions=COMPARED),
+    Case("cpc", Event((16,), ordinal(256), "sequence"), exceptions=COMPARED, beside=_SMALL_PLACES),
+    Case(
+        "cpc", Event((30, 2), REAL, "sequence"), {"window": 20, "steps": 2}, exceptions=COMPARED, beside=_SMALL_PLACES
+    ),
+    Case("cpc", Event((2, 8, 6), ordinal(5)), exceptions=COMPARED, beside=_SMALL_PLACES),
     Case(
         "cpc",
         Event((1, 6, 6), BINARY),
         {"norm": "none", "bottleneck": True, "steps": 1, "layers": 2},
         exceptions=COMPARED,
+        beside=_SMALL_PLACES,
     ),
     Case("simclr", _COLOURS, exceptions=COMPARED),
     Case("simclr", _GREY, {"net": "resnet18", "width": 0.05}, exceptions=COMPARED),
