@@ -21,12 +21,12 @@ from unsup.report.words import capital
 
 MOST_POINTS = 2000
 """Points of a map."""
-_ONE_DIMENSION = 1.5
-_COLLAPSED = -0.1
+_ONE_DIMENSION, _COLLAPSED = 1.5, -0.1  # a smaller effective rank, a larger uniformity: a collapse, if both hold
+_DIMENSIONS = 4  # along fewer ones, a small rank says nothing
 
 
 def verdicts(figures: Mapping[str, Figure]) -> list[str]:
-    """What the figures say: whether each is better or worse than its floors by more than its interval; collapses."""
+    """What the figures say: whether each is better or worse than its floors by more than its interval; a collapse."""
     found = []
     floors: dict[str, Callable[[Figure], float | None]] = {
         "the untrained encoder": lambda figure: untrained(figure["detail"]),
@@ -44,13 +44,14 @@ def verdicts(figures: Mapping[str, Figure]) -> list[str]:
             said[place].append(row.title)
         found += [f"{place} {what}: {'; '.join(titles)}" for place, titles in said.items() if titles]
     rank, uniform = figures.get("effective_rank"), figures.get("uniformity")
-    if rank is not None and rank["detail"]["features"] > 1 and rank["value"] < _ONE_DIMENSION:
-        found.append(
-            f"the codes vary along about one of {rank['detail']['features']} dimensions (effective rank "
-            f"{rank['value']:.2f}): a collapse, or one dimension of a much larger scale"
-        )
-    if uniform is not None and uniform["value"] > _COLLAPSED:
-        found.append(f"nearly all codes have one direction (uniformity {uniform['value']:.3f}): a collapse")
+    if rank is not None and uniform is not None:
+        size = rank["detail"]["features"]
+        one_dimension = min(rank["n"] - 1, size) >= _DIMENSIONS and rank["value"] < _ONE_DIMENSION
+        if one_dimension and uniform["value"] > _COLLAPSED:
+            found.append(
+                f"a collapse: nearly all codes have one direction (uniformity {uniform['value']:.3f}), and they vary "
+                f"along about one of {size} dimensions (effective rank {rank['value']:.2f})"
+            )
     return found
 
 
