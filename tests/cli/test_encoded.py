@@ -11,6 +11,7 @@ import pytest
 
 import unsup
 from unsup.cli.main import main
+from unsup.core.errors import TrainingError
 from unsup.evaluate.measures import MEASURES
 from unsup.pictures.gallery import Drawn
 
@@ -52,6 +53,40 @@ def test_probe_prints_each_measure_beside_an_untrained_encoder_and_raw_data(call
     assert record["encoder"]["parameters_sha256"][:16] in found.out
     assert "data:image/png;base64," in page.read_text()
     assert "A linear projection that shows" in page.read_text()
+
+
+def test_a_page_of_two_examples_has_no_map_and_their_figures_are_kept(call, folder, tmp_path):
+    page = tmp_path / "page.html"
+    found = call("probe", folder / "vae", "--examples", 2, "--seed", 7, "-o", page)
+    assert (found.status, found.err) == (0, "")
+    assert "a map needs 3 or more" in page.read_text()
+    assert "data:image/png;base64," not in page.read_text()
+    kept = json.loads((folder / "vae" / "eval.json").read_text())["results"]
+    assert {e["measure"] for e in kept if e["settings"].get("seed") == 7} == set(KEYS)
+
+
+def test_the_figures_are_kept_if_the_page_cannot_be_written(call, folder, tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise TrainingError("the disk is full")
+
+    monkeypatch.setattr("unsup.report.probe.probe_page", full)
+    assert call("probe", folder / "vae", "--examples", 20, "--seed", 8, "-o", tmp_path / "page.html").status == 1
+    kept = json.loads((folder / "vae" / "eval.json").read_text())["results"]
+    assert {e["measure"] for e in kept if e["settings"].get("seed") == 8} == set(KEYS)
+
+
+def test_the_most_frequent_training_class_is_named(call, folder, tmp_path):
+    """Its share is that of the test examples, in which it is rare."""
+    digits = unsup.load_data("digits")
+    label = np.where(np.arange(len(digits.test)) % 10 < 7, 4, 1)
+    np.savez(tmp_path / "own.npz", x=digits.test.x.numpy(), label=label)
+    own = unsup.load_data(str(tmp_path / "own.npz"))
+    share = float((own.test.label == own.train.label.bincount().argmax()).double().mean())
+    name = own.labels[1] if own.labels else "4"
+    assert (
+        f"always the most frequent training class ({name}): {share:.1%}"
+        in call("probe", folder / "vae", tmp_path / "own.npz").out
+    )
 
 
 def test_its_figures_are_those_of_eval_and_are_kept(call, folder):
@@ -104,6 +139,7 @@ def test_a_saved_model_is_probed_on_data(call, folder, tmp_path):
         (("map", "{f}/made", "-o", "{t}/m.png"), "made has no codes"),
         (("neighbours", "{f}/made", "digits"), "made has no codes"),
         (("probe", "{f}/vae", "{t}/one.npz"), "examples have the same class"),
+        (("probe", "{f}/table", "{t}/one.csv", "--label", "kind"), "error: all .* have the same class, .*or more$"),
         (("probe", "{f}/vae", "{t}/none.npy"), "has no labels; pass labelled DATA"),
         (("probe", "{f}/vae", "{t}/few.npz"), "labelled training examples of"),
         (("probe", "{f}/vae", "moons"), "has examples of shape"),
@@ -120,6 +156,8 @@ def test_bad_input_is_one_line(call, folder, tmp_path, words, reason):
     np.savez(tmp_path / "one.npz", x=x, label=np.zeros(30, dtype=np.int64))
     np.savez(tmp_path / "few.npz", x=x, label=np.arange(30))
     np.save(tmp_path / "none.npy", x)
+    head, *lines = (folder / "table.csv").read_text().splitlines()
+    (tmp_path / "one.csv").write_text("\n".join([head, *(f"{line[:-1]}x" for line in lines)]) + "\n")
     found = call(*(word.format(f=folder, t=tmp_path) for word in words))
     assert found.status == 2
     last = found.err.strip().splitlines()[-1]

@@ -45,8 +45,9 @@ def main(arguments: Sequence[str]) -> int:
     with Stages(quiet=options.json) as display:
         exam = Exam(Bench(data, measuring, display.show), run.model, name=name, path=run.path, tell=display.show)
         figures, missing = exam.figures(keys)
-    if not figures or set(missing) == {key for key in keys if "labels" in MEASURES[key].needs}:
-        raise InputError("; ".join(dict.fromkeys(missing.values())))
+    about_classes = [key for key in keys if "labels" in MEASURES[key].needs]
+    if missing.keys() >= set(about_classes):
+        raise InputError("; ".join(dict.fromkeys(missing[key] for key in about_classes)))
     tuned = None
     if options.fine_tune:
         from unsup.train.fine_tuned import fine_tuning
@@ -69,12 +70,12 @@ def main(arguments: Sequence[str]) -> int:
         )
         if options.file is None and run.data_changed:
             write("note: the data has changed since the run was trained")
+    if options.file is None:
+        keep(run, exam, figures)
     if options.out is not None:
         write_file(options.out, probe_page(exam, figures, missing, str(what), tuned).encode())
         if not options.json:
             write("", f"the page is {options.out}")
-    if options.file is None:
-        keep(run, exam, figures)
     return 0
 
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import unsup
 from unsup.core.commands import path_word
+from unsup.core.errors import InputError
 from unsup.core.escapes import command_line
-from unsup.core.words import counted
+from unsup.core.words import class_word, counted
 from unsup.evaluate.exam import Exam
-from unsup.evaluate.measures import MEASURES
+from unsup.evaluate.measures import MEASURES, classes_of
 from unsup.evaluate.projection import project
 from unsup.evaluate.records import Figure
 from unsup.pictures.maps import draw_map
@@ -72,7 +73,9 @@ def protocol(exam: Exam, figures: Mapping[str, Figure]) -> list[str]:
     if (one := figures.get("few_labels")) is not None:
         lines.append(f"few labels: {counted(one['detail']['labels'], 'label')} per class, the mean over 5 choices")
     if (one := figures.get("probe")) is not None:
-        lines.append(f"most frequent class: {one['detail']['majority']:.1%}")
+        counts = classes_of(exam.bench)[0].bincount()
+        kind = class_word(int(counts.argmax()), exam.bench.data.labels)
+        lines.append(f"always the most frequent training class ({kind}): {one['detail']['majority']:.1%}")
     return lines
 
 
@@ -91,7 +94,11 @@ def probe_page(
         rows.append(_row(Column.of("probe", about), tuned))
     reasons = [(capital(MEASURES[key].title), "", why) for key, why in missing.items()]
     again = command_line(["unsup", "map", path_word(exam.path or "RUN"), "-o", "map.png", "--method", "tsne"])
-    pictures = [code_map(exam)]
+    pictures = []
+    try:
+        pictures.append(code_map(exam))
+    except InputError as error:
+        reasons.append(("Map of the codes", "", str(error)))
     page = Page(
         title=f"Codes of {exam.name} on {data}",
         brand="unsup probe",
@@ -110,7 +117,11 @@ def probe_page(
 
 
 def code_map(exam: Exam) -> Shown:
-    """Principal components of the codes of held-out examples, coloured by class."""
+    """Principal components of the codes of held-out examples, coloured by class.
+
+    Raises:
+        InputError: there are fewer than three.
+    """
     test, codes, names = exam.bench.probed[1], exam.codes[1], exam.bench.data.labels or ()
     found = project(codes[:MOST_POINTS], "pca")
     label = None if test.label is None else test.label[:MOST_POINTS]
