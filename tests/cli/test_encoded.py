@@ -55,6 +55,31 @@ def test_probe_prints_each_measure_beside_an_untrained_encoder_and_raw_data(call
     assert "A linear projection that shows" in page.read_text()
 
 
+def test_the_default_of_ten_labels_takes_all_of_a_smaller_class_and_says_so(call, folder):
+    words = ("probe", folder / "vae", "digits", "--limit", 90)
+    label = unsup.load_data("digits", limit=90).train.label
+    least = int(label.bincount().min())
+    assert least < 10
+    assert f"few labels: at most 10 labels per class (the smallest class has {least}), the mean" in call(*words).out
+    assert call(*words, "--labels", 10).status == 2
+    assert f"few labels: {least} labels per class, the mean" in call(*words, "--labels", least).out
+
+
+def test_a_model_of_codes_alone_is_referred_to_the_probe(call, tmp_path):
+    np.save(tmp_path / "x.npy", unsup.load_data("digits").test.x[:60].numpy())
+    for data, command in (
+        ("digits", "unsup probe {run}"),
+        (tmp_path / "x.npy", "--measures uniformity,effective_rank"),
+    ):
+        run = tmp_path / Path(data).stem
+        assert call("fit", data, "simclr", "-o", run, "--plain", "--steps", 1, "--preset", "tiny").status == 0
+        assert call("eval", run).err.strip().endswith(command.format(run=run))
+    assert "no reconstruction error: simclr does not decode\n" in call("probe", tmp_path / "digits").out
+    digits = unsup.load_data("digits")
+    flow = MEASURES["reconstruction"].reason_against(unsup.create("nice", digits.event, preset="tiny"), digits, "nice")
+    assert flow == "nice is invertible: it restores every example"
+
+
 def test_a_page_of_two_examples_has_no_map_and_their_figures_are_kept(call, folder, tmp_path):
     page = tmp_path / "page.html"
     found = call("probe", folder / "vae", "--examples", 2, "--seed", 7, "-o", page)
@@ -148,6 +173,8 @@ def test_a_saved_model_is_probed_on_data(call, folder, tmp_path):
         (("neighbours", "{f}/vae", "digits", "-o", "{t}/p.png"), "should end in .html"),
         (("probe", "{f}/vae", "--limit", "3"), "--limit is an option of DATA"),
         (("probe", "{f}/vae", "--minutes", "1"), "--minutes is for --fine-tune"),
+        (("probe", "{f}/vae", "--labels", "50"), "50 labels per class asked for, but class 2 has 23 training examples"),
+        (("eval", "{f}/vae", "--measures", "probe,few_labels", "--labels", "50"), "but class 2 has 23 training ex"),
         (("probe", "{f}/vae", "--labels", "0"), "labels=0 should be at least 1|--labels=0 should be at least 1"),
     ],
 )

@@ -9,8 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from unsup.core.escapes import visible
-from unsup.core.words import class_word
-from unsup.core.words import counted
+from unsup.core.words import class_word, counted
 from unsup.pictures.artist import ORDINARY, array, colours
 from unsup.pictures.gallery import Drawn, finished
 from unsup.pictures.plots import STYLE, figure_of, plotted, robust_limits

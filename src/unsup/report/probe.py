@@ -71,7 +71,11 @@ def protocol(exam: Exam, figures: Mapping[str, Figure]) -> list[str]:
         found = one["detail"]
         lines.append(f"weighted vote: k = {found['k']}, T = {found['temperature']}; other values give other accuracies")
     if (one := figures.get("few_labels")) is not None:
-        lines.append(f"few labels: {counted(one['detail']['labels'], 'label')} per class, the mean over 5 choices")
+        labels, least = one["detail"]["labels"], int(classes_of(exam.bench)[0].unique(return_counts=True)[1].min())
+        said = f"{counted(labels, 'label')} per class"
+        if least < labels:
+            said = f"at most {said} (the smallest class has {least})"
+        lines.append(f"few labels: {said}, the mean over 5 choices")
     if (one := figures.get("probe")) is not None:
         counts = classes_of(exam.bench)[0].bincount()
         kind = class_word(int(counts.argmax()), exam.bench.data.labels)
