@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import unsup
 from unsup.cli.main import main
 from unsup.core.errors import TrainingError
+from unsup.core.storage import load_tensors, save_tensors
 from unsup.evaluate.measures import MEASURES
 from unsup.pictures.gallery import Drawn
 
@@ -190,6 +192,24 @@ def test_bad_input_is_one_line(call, folder, tmp_path, words, reason):
     last = found.err.strip().splitlines()[-1]
     assert last.startswith("unsup: error: ")
     assert re.search(reason, last), last
+
+
+def test_an_unfinished_run_is_told_in_one_note(call, folder, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(folder / "vae", run)
+    tensors, record = load_tensors(run / "checkpoints" / "last.safetensors")
+    save_tensors(run / "checkpoints" / "last.safetensors", tensors, record | {"ended": None, "total": 2000})
+    for words in (
+        ("probe", run),
+        ("map", run, "-o", tmp_path / "m.png"),
+        ("neighbours", run, "digits"),
+        ("encode", run, "digits", "-o", tmp_path / "z.csv"),
+        ("eval", run, "--json"),
+    ):
+        found = call(*words)
+        assert found.status == 0, found.err
+        assert found.err.count("unsup: note: training is not finished: step 20 of 2,000; unsup fit --resume -o ") == 1
+    assert "not finished" not in call("map", folder / "vae", "-o", tmp_path / "m.png").err
 
 
 # --- map --------------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from unsup.cli.options import Parser, add_changed_data, add_memory
-from unsup.cli.show import note, table, write, write_json
+from unsup.cli.show import note, note_unfinished, table, write, write_json
 from unsup.core.config import AtLeast, Count, Seed
 from unsup.core.errors import CapabilityError, InputError, TrainingError
 from unsup.core.words import counted
@@ -76,6 +76,7 @@ def main(arguments: Sequence[str]) -> int:
 
     asked = ("likelihood",) if options.measures in (None, "all") else choose_measures(options.measures)
     run = open_run(options.run, changed_data=options.changed_data, data=options.data)
+    note_unfinished(run)
     if options.measures == "all":
         asked = possible_measures(run.data)
     elif options.measures is None and options.samples is not None:

@@ -12,6 +12,7 @@ from unsup.cli.options import Parser, add_memory
 from unsup.cli.show import table, write, write_json
 from unsup.core.config import Count, Positive, Seed
 from unsup.core.errors import InputError
+from unsup.core.words import counted
 
 if TYPE_CHECKING:
     from unsup.evaluate.records import Figure
@@ -74,6 +75,8 @@ def main(arguments: Sequence[str]) -> int:
             *verdicts(figures),
             *protocol(exam, figures),
         )
+        for which, count in exam.bench.left_out.items():
+            write(f"note: {counted(count, f'{which} example')} with missing entries left out")
         if options.file is None and run.data_changed:
             write("note: the data has changed since the run was trained")
     if options.file is None:

@@ -445,7 +445,7 @@ def classes_of(bench: Bench) -> tuple[Tensor, Tensor]:
 
 
 def check_labels(bench: Bench, labels: int) -> None:
-    """Raise `InputError` if a class has fewer training examples than ``labels``: every choice would have all of them."""
+    """Raise `InputError` if a class has fewer training examples than ``labels``: each choice would be all."""
     label = bench.probed[0].label
     if label is None:
         return
