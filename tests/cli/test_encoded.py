@@ -15,6 +15,7 @@ from unsup.cli.main import main
 from unsup.core.errors import TrainingError
 from unsup.core.storage import load_tensors, save_tensors
 from unsup.evaluate.measures import MEASURES
+from unsup.evaluate.probe import encode_all
 from unsup.pictures.gallery import Drawn
 
 KEYS = [key for key, row in MEASURES.items() if row.purpose == "features"]
@@ -245,13 +246,62 @@ def test_a_training_example_finds_itself(call, folder, tmp_path):
     assert found.status == 0, found.err
     label = unsup.load_data("digits", limit=300).train.label
     for i in (5, 17):
-        assert f" {i} ({label[i]}) 1.000" in found.out
+        assert f" {i} ({label[i]}) 0, " in found.out
     page = (tmp_path / "page.html").read_text()
     assert page.count("data:image/png;base64,") == 2
     assert "another model finds other neighbours" in page
     both = call("neighbours", folder / "vae", tmp_path / "mine.npy", "digits", "-n", 1)
     assert both.out.count("mine.npy: ") == 2
     assert "digits: " in both.out
+
+
+def test_all_neighbours_are_printed_with_four_digits_of_their_distances(call, folder, tmp_path):
+    """Beside 1 − cosine of the codes, by the definition."""
+    digits, model = unsup.load_data("digits", limit=300), unsup.load(str(folder / "vae"))
+    asked = digits.test.x[:1]
+    np.save(tmp_path / "mine.npy", asked.numpy())
+    found = call("neighbours", folder / "vae", tmp_path / "mine.npy", "-n", 8)
+    assert found.status == 0, found.err
+    told = re.findall(r"(\d+) \(\d\) ([\d.e-]+)", found.out)
+    bank, one = (encode_all(model, x).double().numpy() for x in (digits.train.x, asked))
+    distances = 1 - bank @ one[0] / np.linalg.norm(bank, axis=1) / np.linalg.norm(one)
+    nearest = np.argsort(distances, kind="stable")[:8]
+    assert [int(place) for place, _ in told] == nearest.tolist()
+    np.testing.assert_allclose([float(distance) for _, distance in told], distances[nearest], rtol=6e-4, atol=1e-12)
+
+
+@pytest.mark.parametrize("encodes", [True, False])
+def test_neighbours_with_gaps_are_found_by_models_that_encode_them(call, folder, tmp_path, encodes, monkeypatch):
+    """Numbers are those of the whole training split, also if some of it is left out."""
+    head, *lines = (folder / "table.csv").read_text().splitlines()
+    gappy = [line if i % 3 else f",{line.partition(',')[2]}" for i, line in enumerate(lines)]
+    table, run = tmp_path / "gaps.csv", tmp_path / "run"
+    table.write_text("\n".join([head, *gappy]) + "\n")
+    words = ("fit", table, "gaussian-mixture", "--missing", "keep", "-o", run, "--plain")
+    assert call(*words).status == 0
+    train = unsup.load_data(str(table), missing="keep").train.x
+    monkeypatch.setattr("unsup.evaluate.probe.can_encode", lambda *_: encodes)
+    found = call("neighbours", run, table, "-n", 100)
+    assert found.status == 0, found.err
+    places = {int(place) for place in re.findall(r"(\d+) [\d.e-]+(?:,|$)", found.out, re.MULTILINE)}
+    gaps = set(train.isnan().any(1).nonzero().flatten().tolist())
+    assert max(places) < len(train)
+    assert bool(places & gaps) == encodes
+    assert (f"{len(gaps)} training examples with missing entries left out" in found.err) != encodes
+
+
+def test_probe_counts_the_examples_that_it_leaves_out(call, folder, tmp_path):
+    head, *lines = (folder / "table.csv").read_text().splitlines()
+    gappy = [line if i % 3 else f",{line.partition(',')[2]}" for i, line in enumerate(lines)]
+    table, run = tmp_path / "gaps.csv", tmp_path / "run"
+    table.write_text("\n".join([head, *gappy]) + "\n")
+    words = ("fit", table, "gaussian-mixture", "--label", "kind", "--missing", "keep", "-o", run, "--plain")
+    assert call(*words).status == 0
+    data = unsup.load_data(str(table), missing="keep", label="kind")
+    found = call("probe", run)
+    for which, split in (("training", data.train), ("held-out", data.test)):
+        count = int(split.x.isnan().any(1).sum())
+        assert f"note: {count} {which} examples with missing entries left out" in found.out
 
 
 def test_rows_of_a_table_are_told_in_their_words_and_escaped(call, folder, tmp_path):
