@@ -44,7 +44,7 @@ def neighbours_page(
         asked: raw examples ``(M, *event.shape)``.
         train: raw training examples.
         rows: the nearest ones, ``(M, K)``.
-        cosines: their cosines, ``(M, K)``.
+        cosines: their cosines, ``(M, K)``, told as 1 − cosine.
         named: the name of a training example.
         gallery: of the training data.
         form: of the training data.
