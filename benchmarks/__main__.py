@@ -30,6 +30,7 @@ from benchmarks.sparse_scaling import sparse_attention
 from benchmarks.transformer_speed import transformer_training
 from benchmarks.vq_vae_step import vq_vae_step, vq_vae_step_bfloat16
 from benchmarks.wavenet_speed import wavenet_training
+from unsup.core.errors import InputError
 
 TABLES = (
     "augment_peers",
@@ -97,7 +98,10 @@ def main(names: list[str]) -> None:
     """Run the benchmarks named, or all of them; rows of the others are kept as they were."""
     if names and names[0] in TABLES:
         arguments = (names[1:],) if names[0] not in WITHOUT_ARGUMENTS else ()
-        import_module(f"benchmarks.{names[0]}").main(*arguments)
+        try:
+            import_module(f"benchmarks.{names[0]}").main(*arguments)
+        except InputError as error:
+            sys.exit(f"benchmarks: error: {error}")
         return
     chosen = [b for b in BENCHMARKS if not names or b.__name__ in names]
     rows = {(row[0], row[1]): row for row in written_rows()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -69,3 +71,11 @@ def test_the_table_has_mfcc_a_random_encoder_and_the_run(
     ]
     assert "32 and 16 recordings" in lines[2]
     assert lines[3].split("|")[3:5] == [" 1.0000 [0.8064, 1.0000] "] * 2
+
+
+def test_a_run_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "benchmarks", "sound_features", str(tmp_path / "none")]
+    found = subprocess.run(words, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
+    assert found.returncode == 1
+    assert found.stderr.startswith("benchmarks: error: ")
+    assert found.stderr.count("\n") == 1

@@ -8,7 +8,7 @@ from typing import Any
 
 from unsup.cli.conditions import add_example_options, examples_of
 from unsup.cli.options import Parser, add_memory
-from unsup.cli.show import write
+from unsup.cli.show import note_unfinished, write
 from unsup.core.cells import table_text
 from unsup.core.errors import CapabilityError, InputError
 
@@ -40,6 +40,7 @@ def main(arguments: Sequence[str]) -> int:
     model = run.model
     if not isinstance(model, CanEncode):
         raise CapabilityError(f"{run.config['model']['model']} cannot encode (unsup models lists the models that can)")
+    note_unfinished(run)
     examples, names = examples_of(options, run, needed=True)
     with torch.no_grad():
         parts = (batch.to(model.device) for batch in batches(examples, CHUNK))

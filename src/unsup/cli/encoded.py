@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from unsup.cli.options import DATA_OPTIONS, Parser, add_changed_data, add_data, chosen, flag_of
+from unsup.cli.show import note_unfinished
 from unsup.core.errors import CapabilityError, InputError
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def encoder_of(options: argparse.Namespace) -> Run:
         raise CapabilityError(
             f"{run.config['model']['model']} has no codes (unsup models lists the models that can encode)"
         )
+    note_unfinished(run)
     return run
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from unsup.cli.options import Parser, add_changed_data, add_memory
-from unsup.cli.show import note, table, write, write_json
+from unsup.cli.show import note, note_unfinished, table, write, write_json
 from unsup.core.config import AtLeast, Count, Seed
 from unsup.core.errors import CapabilityError, InputError, TrainingError
 from unsup.core.words import counted
@@ -26,7 +26,6 @@ _UNITS = {
     "encoding": "code",
 }
 _SAMPLES = 10_000
-_LABELS = 10
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -59,7 +58,7 @@ def main(arguments: Sequence[str]) -> int:
         metavar="NAME",
         help="features for measures of samples: grey, colour, raw, inception [by the data]",
     )
-    parser.add_number("--labels", Count, f"labels per class for few_labels [{_LABELS}]", default=_LABELS)
+    parser.add_number("--labels", Count, "labels per class for few_labels [10, or all of a smaller class]")
     parser.add_number("--seed", Seed, "of all random numbers [0]", default=0)
     add_changed_data(parser)
     add_memory(parser)
@@ -71,11 +70,13 @@ def main(arguments: Sequence[str]) -> int:
 
     from unsup.evaluate.bench import Bench, Measuring
     from unsup.evaluate.exam import Exam
-    from unsup.evaluate.measures import choose_measures, possible_measures, sample_measures
+    from unsup.evaluate.measures import check_labels, choose_measures, possible_measures, sample_measures
+    from unsup.evaluate.probe import FEW
     from unsup.train.runs import open_run
 
     asked = ("likelihood",) if options.measures in (None, "all") else choose_measures(options.measures)
     run = open_run(options.run, changed_data=options.changed_data, data=options.data)
+    note_unfinished(run)
     if options.measures == "all":
         asked = possible_measures(run.data)
     elif options.measures is None and options.samples is not None:
@@ -87,7 +88,7 @@ def main(arguments: Sequence[str]) -> int:
         split=options.split,
         importance_samples=options.importance_samples,
         extractor=options.extractor or "auto",
-        labels=options.labels,
+        labels=options.labels or FEW,
     )
     events = run.events()
     with Stages(quiet=options.json) as display:
@@ -99,6 +100,8 @@ def main(arguments: Sequence[str]) -> int:
             train_seconds=float(events[-1]["seconds"]) if events else None,
             tell=display.show,
         )
+        if options.labels is not None and "few_labels" in asked:
+            check_labels(exam.bench, options.labels)
         figures, missing = exam.figures(asked)
     if not figures:
         hint = _hint(exam) if asked == ("likelihood",) else ""
@@ -116,13 +119,20 @@ def main(arguments: Sequence[str]) -> int:
 
 def _hint(exam: Exam) -> str:
     """What can be measured of a model without a likelihood."""
-    from unsup.core.model import CanSample, HasDensity
+    from unsup.core.commands import path_word
+    from unsup.core.escapes import command_line
+    from unsup.core.model import CanEncode, CanSample, HasDensity
 
     if isinstance(exam.model, HasDensity):
         return ""
-    return (
-        "; measure its samples with --samples N, e.g. 10000" if isinstance(exam.model, CanSample) else " and no samples"
-    )
+    if isinstance(exam.model, CanSample):
+        return "; measure its samples with --samples N, e.g. 10000"
+    if not isinstance(exam.model, CanEncode):
+        return " and no samples"
+    run = path_word(exam.path or "RUN")
+    without_labels = ["eval", run, "--measures", "uniformity,effective_rank"]
+    command = ["probe", run] if exam.bench.test.label is not None else without_labels
+    return f" and no samples; examine its codes: {command_line(['unsup', *command])}"
 
 
 class Stages:

@@ -11,10 +11,10 @@ from unsup.cli.conditions import add_example_options, examples_of
 from unsup.cli.encoded import encoder_of
 from unsup.cli.eval import Stages
 from unsup.cli.options import Parser, add_changed_data, add_memory
-from unsup.cli.show import table, write
+from unsup.cli.show import note, table, write
 from unsup.core.config import Within
 from unsup.core.errors import InputError
-from unsup.core.words import counted
+from unsup.core.words import class_word, counted
 
 if TYPE_CHECKING:
     from unsup.core.batch import Batch
@@ -46,35 +46,35 @@ def main(arguments: Sequence[str]) -> int:
 
     from unsup.core.storage import write_file
     from unsup.data.source import some_of
-    from unsup.evaluate.probe import encode_all
+    from unsup.evaluate.probe import can_encode, encode_all
     from unsup.evaluate.retrieval import BANK, nearest_codes
     from unsup.pictures.gallery import Gallery
-    from unsup.report.neighbours import neighbours_page
+    from unsup.report.neighbours import distance_word, neighbours_page
 
     run = encoder_of(options)
     own, names = _own(options, run)
     data = run.data
-    train = data.train.take(some_of(len(data.train), BANK))
-    if data.event.missing:
-        train = train.take(~train.x.isnan().flatten(1).any(1))
+    places = some_of(len(data.train), BANK)
+    train = data.train.take(places)
+    gaps = train.x.isnan().flatten(1).any(1) if data.event.missing else torch.zeros(len(train), dtype=torch.bool)
+    if gaps.any() and not can_encode(run.model, train.take(gaps.nonzero()[:1, 0])):
+        note(f"{counted(int(gaps.sum()), 'training example')} with missing entries left out: the model encodes none")
+        train, places = train.take(~gaps), places[~gaps]
     with Stages() as display:
         bank = encode_all(run.model, train, lambda done, total: display.show("encoding", done, total))
         codes = torch.cat([encode_all(run.model, part) for part in own])
     rows, cosines = nearest_codes(codes, bank, options.n)
     label = None if train.label is None else train.label.tolist()
-    classes = data.labels or ()
 
     def named(row: int) -> str:
-        """A training example by its number and class."""
-        if label is None:
-            return f"{row}"
-        kind = label[row]
-        return f"{row} ({classes[kind] if 0 <= kind < len(classes) else kind})"
+        """A training example by its number in the training split, and its class."""
+        place = int(places[row])
+        return f"{place}" if label is None else f"{place} ({class_word(label[row], data.labels)})"
 
-    heads = ("example", "nearest training examples: number and class, cosine")
+    heads = ("example", "nearest training examples: number and class, 1 − cosine")
     lines = [
-        (name, ", ".join(f"{named(row)} {cosine:.3f}" for row, cosine in zip(*pair, strict=True)))
-        for name, *pair in zip(names[:_PRINTED], rows[:, :5].tolist(), cosines[:, :5].tolist(), strict=False)
+        (name, ", ".join(f"{named(row)} {distance_word(cosine)}" for row, cosine in zip(*pair, strict=True)))
+        for name, *pair in zip(names[:_PRINTED], rows.tolist(), cosines.tolist(), strict=False)
     ]
     write(*table(heads, lines))
     if len(names) > _PRINTED:

@@ -12,11 +12,13 @@ from unsup.cli.options import Parser, add_memory
 from unsup.cli.show import table, write, write_json
 from unsup.core.config import Count, Positive, Seed
 from unsup.core.errors import InputError
+from unsup.core.words import counted
 
 if TYPE_CHECKING:
     from unsup.evaluate.records import Figure
 
-_LABELS, _MINUTES = 10, 2.0
+_LABELS = "labels per class for the probe with few labels [10, or all of a smaller class]"
+_MINUTES = 2.0
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -29,7 +31,8 @@ def main(arguments: Sequence[str]) -> int:
     from unsup.core.storage import write_file
     from unsup.evaluate.bench import Bench, Measuring
     from unsup.evaluate.exam import Exam
-    from unsup.evaluate.measures import MEASURES
+    from unsup.evaluate.measures import MEASURES, check_labels
+    from unsup.evaluate.probe import FEW
     from unsup.report.probe import probe_page, protocol, verdicts
 
     run = encoder_of(options)
@@ -40,13 +43,18 @@ def main(arguments: Sequence[str]) -> int:
             f"{what or 'this data'} has no labels; pass labelled DATA of the same kind, or measure what needs no "
             "labels: unsup eval RUN --measures uniformity,effective_rank"
         )
-    measuring = Measuring(examples=options.examples, seed=options.seed, split=options.split, labels=options.labels)
+    measuring = Measuring(
+        examples=options.examples, seed=options.seed, split=options.split, labels=options.labels or FEW
+    )
     keys = [key for key, row in MEASURES.items() if row.purpose == "features"]
     with Stages(quiet=options.json) as display:
         exam = Exam(Bench(data, measuring, display.show), run.model, name=name, path=run.path, tell=display.show)
+        if options.labels is not None:
+            check_labels(exam.bench, options.labels)
         figures, missing = exam.figures(keys)
-    if not figures or set(missing) == {key for key in keys if "labels" in MEASURES[key].needs}:
-        raise InputError("; ".join(dict.fromkeys(missing.values())))
+    about_classes = [key for key in keys if "labels" in MEASURES[key].needs]
+    if missing.keys() >= set(about_classes):
+        raise InputError("; ".join(dict.fromkeys(missing[key] for key in about_classes)))
     tuned = None
     if options.fine_tune:
         from unsup.train.fine_tuned import fine_tuning
@@ -67,14 +75,16 @@ def main(arguments: Sequence[str]) -> int:
             *verdicts(figures),
             *protocol(exam, figures),
         )
+        for which, count in exam.bench.left_out.items():
+            write(f"note: {counted(count, f'{which} example')} with missing entries left out")
         if options.file is None and run.data_changed:
             write("note: the data has changed since the run was trained")
+    if options.file is None:
+        keep(run, exam, figures)
     if options.out is not None:
         write_file(options.out, probe_page(exam, figures, missing, str(what), tuned).encode())
         if not options.json:
             write("", f"the page is {options.out}")
-    if options.file is None:
-        keep(run, exam, figures)
     return 0
 
 
@@ -85,7 +95,7 @@ def _parser(arguments: Sequence[str]) -> Parser:
         "effective rank, each beside the same encoder with random parameters and raw data.",
     )
     add_encoded_data(parser, arguments)
-    parser.add_number("--labels", Count, f"labels per class for the probe with few labels [{_LABELS}]", default=_LABELS)
+    parser.add_number("--labels", Count, _LABELS)
     parser.add_argument(
         "--split", choices=("test", "validation"), default="test", help="the held-out examples to measure on [test]"
     )

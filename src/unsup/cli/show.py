@@ -8,9 +8,12 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from unsup.core.escapes import json_text, visible
+
+if TYPE_CHECKING:
+    from unsup.train.runs import Run
 
 
 def write(*lines: str) -> None:
@@ -42,6 +45,12 @@ def write_if_heard(text: str) -> None:
 def note(text: str) -> None:
     """A note on standard error."""
     write_error(f"unsup: note: {text}")
+
+
+def note_unfinished(run: Run) -> None:
+    """A note on standard error if the training of a run is not finished."""
+    if (sentence := run.unfinished) is not None:
+        note(sentence)
 
 
 def write_json(record: Any) -> None:

@@ -34,3 +34,12 @@ def listed(names: Sequence[str], last: str = "and") -> str:
     ('a', 'a, b and c')
     """
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {last} {names[-1]}"
+
+
+def class_word(kind: int, names: Sequence[str] | None) -> str:
+    """The name of a class, or its number where it has none.
+
+    >>> class_word(1, ("cat", "dog")), class_word(2, ("cat", "dog")), class_word(2, None)
+    ('dog', '2', '2')
+    """
+    return names[kind] if names is not None and 0 <= kind < len(names) else str(kind)

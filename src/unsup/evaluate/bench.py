@@ -254,6 +254,13 @@ class Bench(Once):
         return _in_memory(train.take(rows)), self.without_gaps(self.test)
 
     @property
+    def left_out(self) -> dict[str, int]:
+        """How many examples `probed` has left out of the training and of the held-out ones, where it has."""
+        train, test = self.data.train, self.test
+        counts = {"training": len(train) - len(self.complete[0]), "held-out": len(test) - len(self.probed[1])}
+        return {which: count for which, count in counts.items() if count}
+
+    @property
     def raw_codes(self) -> tuple[Tensor, Tensor]:
         """Raw data in place of codes."""
         train, test = self.probed

@@ -30,7 +30,7 @@ from unsup.core.model import (
     Translates,
     keyed_generator,
 )
-from unsup.core.words import duration
+from unsup.core.words import class_word, counted, duration
 from unsup.data.source import Data, Split, some_of
 from unsup.evaluate.anomaly import RESAMPLES, anomaly_detection
 from unsup.evaluate.calibration import calibration
@@ -444,6 +444,21 @@ def classes_of(bench: Bench) -> tuple[Tensor, Tensor]:
     return known, true
 
 
+def check_labels(bench: Bench, labels: int) -> None:
+    """Raise `InputError` if a class has fewer training examples than ``labels``: each choice would be all."""
+    label = bench.probed[0].label
+    if label is None:
+        return
+    kinds, counts = label.unique(return_counts=True)
+    least = int(counts.argmin())
+    if (count := int(counts[least])) < labels:
+        kind = class_word(int(kinds[least]), bench.data.labels)
+        raise InputError(
+            f"{labels} labels per class asked for, but class {kind} has {counted(count, 'training example')}; use "
+            f"--labels {count} or fewer"
+        )
+
+
 def _labels_of(splits: tuple[Split, Split]) -> tuple[Tensor, Tensor]:
     """The labels of two splits."""
     first, second = (split.label for split in splits)
@@ -507,7 +522,8 @@ NEEDS: dict[str, Need] = {
                   "{model} has no codes"),
     "restored": Need("a model that decodes its codes, and is not invertible", "model",
                      lambda model, data: isinstance(model, CanDecode) and not isinstance(model, IsFlow),
-                     "{model} does not decode, or restores every example"),
+                     "{model} {why}", lambda model: "is invertible: it restores every example"
+                     if isinstance(model, IsFlow) else "does not decode"),
     "classes": Need("a model that classifies", "model", _classifies, "{model} is not a classifier"),
     "translations": Need("a model that translates", "model", lambda model, data: isinstance(model, Translates),
                          "{model} does not translate"),

@@ -221,6 +221,14 @@ def encode_all(model: Model, x: Tensor | Split | Batch, on_chunk: Callable[[int,
     return over_examples(model, x, CHUNK, encoded, on_chunk)
 
 
+def can_encode(model: Model, examples: Split) -> bool:
+    """Whether a model encodes these examples, such as some with missing entries, and their codes are finite."""
+    try:
+        return bool(encode_all(model, examples).isfinite().all())
+    except InputError:
+        return False
+
+
 def fingerprint(model: Model) -> str:
     """The SHA-256 of all parameters and buffers of a model, with their names, types and shapes.
 

@@ -19,7 +19,7 @@ from unsup.nn.backbones import BackboneName, build_backbone
 from unsup.prob.contrast import effective_rank
 
 _COLLAPSED = 0.1  # of the spread of embeddings, which is 1 on the sphere
-_TOLD, _AT_ONCE = 1000, 100  # examples by which the rank is told, and encoded at once
+_FEWEST, _TOLD, _AT_ONCE = 10, 1000, 100  # examples by which the rank is told, and encoded at once
 
 
 class LearnsFeatures(Model, CanEncode):
@@ -57,8 +57,8 @@ class LearnsFeatures(Model, CanEncode):
 
     @torch.no_grad()
     def findings(self, names: Sequence[str] | None = None, *, batch: Batch | None = None) -> tuple[str, ...]:
-        """The effective rank of the features of some examples."""
-        if batch is None or len(batch) < 2:
+        """The effective rank of the features of some examples, unless they are few: it is less than their number."""
+        if batch is None or len(batch) < _FEWEST:
             return ()
         x = batch.x[:_TOLD]
         with evaluating(self):

@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from unsup.core.escapes import visible
-from unsup.core.words import counted
+from unsup.core.words import class_word, counted
 from unsup.pictures.artist import ORDINARY, array, colours
 from unsup.pictures.gallery import Drawn, finished
 from unsup.pictures.plots import STYLE, figure_of, plotted, robust_limits
@@ -77,6 +77,6 @@ def draw_map(
 
 
 def _name(names: Sequence[str], kind: int) -> str:
-    name = visible(names[kind] if 0 <= kind < len(names) else str(kind))
+    name = visible(class_word(kind, names))
     shown = name if len(name) <= _NAME else f"{name[: _NAME - 1]}…"
     return shown if not shown.startswith("_") else f" {shown}"  # names with an underscore have no line in a legend

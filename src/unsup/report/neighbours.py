@@ -21,6 +21,7 @@ from unsup.report.pages import Page, Parts, footer, render, sections
 
 MOST = 100
 """Examples on a page."""
+_ROUNDING = 1e-13  # of a cosine
 _ENTRIES, _LETTERS = 12, 160  # of an example that is shown as words
 
 
@@ -43,7 +44,7 @@ def neighbours_page(
         asked: raw examples ``(M, *event.shape)``.
         train: raw training examples.
         rows: the nearest ones, ``(M, K)``.
-        cosines: their cosines, ``(M, K)``.
+        cosines: their cosines, ``(M, K)``, told as 1 − cosine.
         named: the name of a training example.
         gallery: of the training data.
         form: of the training data.
@@ -55,11 +56,11 @@ def neighbours_page(
         found = [_picture(names[i], asked[i], train[rows[i]], rows[i], cosines[i], named, gallery) for i in shown]
         parts = [("gallery", found, "h3")]
     else:
-        heads = ["Example", "Cosine", {"text": "Values", "class": "words"}]
+        heads = ["Example", "1 − cosine", {"text": "Values", "class": "words"}]
         for i in shown:
             lines: list[Any] = [["your example", "", words_of(asked[i], gallery, form)]]
             lines += [
-                [named(row), f"{cosine:.3f}", words_of(train[row], gallery, form)]
+                [named(row), distance_word(cosine), words_of(train[row], gallery, form)]
                 for row, cosine in zip(rows[i].tolist(), cosines[i].tolist(), strict=True)
             ]
             parts += [
@@ -85,6 +86,16 @@ def neighbours_page(
     return render(page)
 
 
+def distance_word(cosine: float) -> str:
+    """1 − cosine to four digits: cosines of neighbours may all be 1.000.
+
+    >>> distance_word(0.99987654), distance_word(1 + 1e-16)
+    ('0.0001235', '0')
+    """
+    distance = 1 - cosine
+    return f"{distance:.4g}" if distance > _ROUNDING else "0"
+
+
 def words_of(row: Tensor, gallery: Gallery, form: Form | None = None) -> str:
     """The first entries of an example as words: text, or columns with their values."""
     if isinstance(gallery.artist, Text):
@@ -108,9 +119,11 @@ def _picture(
     named: Callable[[int], str],
     gallery: Gallery,
 ) -> Shown:
-    told = [f"{named(row)} {cosine:.3f}" for row, cosine in zip(rows.tolist(), cosines.tolist(), strict=True)]
+    told = [
+        f"{named(row)} {distance_word(cosine)}" for row, cosine in zip(rows.tolist(), cosines.tolist(), strict=True)
+    ]
     drawn = gallery.nearest(own, near, told)
-    caption = f"Training examples and cosines: {', '.join(told)}."
+    caption = f"Training examples and 1 − cosine: {', '.join(told)}."
     if drawn is None:
         return Shown(name, caption, reason="cannot be drawn: its values are not finite")
     alt = f"{name}, and the {len(near)} training examples with the nearest codes."

@@ -7,10 +7,11 @@ from typing import Any
 
 import unsup
 from unsup.core.commands import path_word
+from unsup.core.errors import InputError
 from unsup.core.escapes import command_line
-from unsup.core.words import counted
+from unsup.core.words import class_word, counted
 from unsup.evaluate.exam import Exam
-from unsup.evaluate.measures import MEASURES
+from unsup.evaluate.measures import MEASURES, classes_of
 from unsup.evaluate.projection import project
 from unsup.evaluate.records import Figure
 from unsup.pictures.maps import draw_map
@@ -21,12 +22,12 @@ from unsup.report.words import capital
 
 MOST_POINTS = 2000
 """Points of a map."""
-_ONE_DIMENSION = 1.5
-_COLLAPSED = -0.1
+_ONE_DIMENSION, _COLLAPSED = 1.5, -0.1  # a smaller effective rank, a larger uniformity: a collapse, if both hold
+_DIMENSIONS = 4  # along fewer ones, a small rank says nothing
 
 
 def verdicts(figures: Mapping[str, Figure]) -> list[str]:
-    """What the figures say: whether each is better or worse than its floors by more than its interval; collapses."""
+    """What the figures say: whether each is better or worse than its floors by more than its interval; a collapse."""
     found = []
     floors: dict[str, Callable[[Figure], float | None]] = {
         "the untrained encoder": lambda figure: untrained(figure["detail"]),
@@ -44,13 +45,14 @@ def verdicts(figures: Mapping[str, Figure]) -> list[str]:
             said[place].append(row.title)
         found += [f"{place} {what}: {'; '.join(titles)}" for place, titles in said.items() if titles]
     rank, uniform = figures.get("effective_rank"), figures.get("uniformity")
-    if rank is not None and rank["detail"]["features"] > 1 and rank["value"] < _ONE_DIMENSION:
-        found.append(
-            f"the codes vary along about one of {rank['detail']['features']} dimensions (effective rank "
-            f"{rank['value']:.2f}): a collapse, or one dimension of a much larger scale"
-        )
-    if uniform is not None and uniform["value"] > _COLLAPSED:
-        found.append(f"nearly all codes have one direction (uniformity {uniform['value']:.3f}): a collapse")
+    if rank is not None and uniform is not None:
+        size = rank["detail"]["features"]
+        one_dimension = min(rank["n"] - 1, size) >= _DIMENSIONS and rank["value"] < _ONE_DIMENSION
+        if one_dimension and uniform["value"] > _COLLAPSED:
+            found.append(
+                f"a collapse: nearly all codes have one direction (uniformity {uniform['value']:.3f}), and they vary "
+                f"along about one of {size} dimensions (effective rank {rank['value']:.2f})"
+            )
     return found
 
 
@@ -69,9 +71,15 @@ def protocol(exam: Exam, figures: Mapping[str, Figure]) -> list[str]:
         found = one["detail"]
         lines.append(f"weighted vote: k = {found['k']}, T = {found['temperature']}; other values give other accuracies")
     if (one := figures.get("few_labels")) is not None:
-        lines.append(f"few labels: {counted(one['detail']['labels'], 'label')} per class, the mean over 5 choices")
+        labels, least = one["detail"]["labels"], int(classes_of(exam.bench)[0].unique(return_counts=True)[1].min())
+        said = f"{counted(labels, 'label')} per class"
+        if least < labels:
+            said = f"at most {said} (the smallest class has {least})"
+        lines.append(f"few labels: {said}, the mean over 5 choices")
     if (one := figures.get("probe")) is not None:
-        lines.append(f"most frequent class: {one['detail']['majority']:.1%}")
+        counts = classes_of(exam.bench)[0].bincount()
+        kind = class_word(int(counts.argmax()), exam.bench.data.labels)
+        lines.append(f"always the most frequent training class ({kind}): {one['detail']['majority']:.1%}")
     return lines
 
 
@@ -90,7 +98,11 @@ def probe_page(
         rows.append(_row(Column.of("probe", about), tuned))
     reasons = [(capital(MEASURES[key].title), "", why) for key, why in missing.items()]
     again = command_line(["unsup", "map", path_word(exam.path or "RUN"), "-o", "map.png", "--method", "tsne"])
-    pictures = [code_map(exam)]
+    pictures = []
+    try:
+        pictures.append(code_map(exam))
+    except InputError as error:
+        reasons.append(("Map of the codes", "", str(error)))
     page = Page(
         title=f"Codes of {exam.name} on {data}",
         brand="unsup probe",
@@ -109,7 +121,11 @@ def probe_page(
 
 
 def code_map(exam: Exam) -> Shown:
-    """Principal components of the codes of held-out examples, coloured by class."""
+    """Principal components of the codes of held-out examples, coloured by class.
+
+    Raises:
+        InputError: there are fewer than three.
+    """
     test, codes, names = exam.bench.probed[1], exam.codes[1], exam.bench.data.labels or ()
     found = project(codes[:MOST_POINTS], "pca")
     label = None if test.label is None else test.label[:MOST_POINTS]

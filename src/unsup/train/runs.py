@@ -24,8 +24,10 @@ import torch
 from torch import Tensor
 
 from unsup.core import machine
+from unsup.core.commands import path_word
 from unsup.core.config import Weight, Whole, check_value, plain
 from unsup.core.errors import InputError, TrainingError
+from unsup.core.escapes import command_line
 from unsup.core.likelihood import Likelihood
 from unsup.core.logbook import read_log
 from unsup.core.model import Model
@@ -398,6 +400,20 @@ class Run:
         if record["ended"] is None:
             raise InputError(f"{self.path} has not finished; resume it (unsup fit --resume -o {self.path})")
         return ENDINGS[record["ended"]].format(unit="step", done=f"{record['done']:,}")
+
+    @property
+    def unfinished(self) -> str | None:
+        """A sentence if training is not over, as the last checkpoint records it; None for saved models too."""
+        try:
+            record = read_checkpoint_record(self.checkpoint("last"))
+        except InputError:  # a saved model, or an error that is reported where the parameters are read
+            return None
+        if record.get("ended", "") is not None:
+            return None
+        done, total = record.get("done"), record.get("total")
+        step = f"{done:,}" if total is None else f"{done:,} of {total:,}"
+        again = command_line(["unsup", "fit", "--resume", "-o", path_word(self.path)])
+        return f"training is not finished: step {step}; {again} goes on"
 
     @property
     def kept_step(self) -> int | None:
