@@ -475,7 +475,6 @@ def test_options_without_effect_are_refused(name: str, options: dict[str, Any], 
         unsup.create(name, EVENT, preset="tiny", **options)
 
 
-def test_simsiam_with_the_heads_of_byol_is_not_refused_for_the_momentum_of_the_preset() -> None:
-    model = unsup.create("byol", EVENT, preset="paper", net="mlp", width=0.02, teacher=False)
-    assert isinstance(model, BYOL)
-    assert model.teacher is None
+def test_the_preset_of_byol_has_a_momentum_that_simsiam_refuses() -> None:
+    with pytest.raises(InputError, match="momentum"):
+        unsup.create("byol", EVENT, preset="paper", net="mlp", width=0.02, teacher=False)

@@ -87,7 +87,7 @@ class BYOL(FeatureModel):
         teacher: bool = True,
         momentum: Annotated[float, Within(0, 1)] = 0.99,
     ) -> None:
-        if not teacher and momentum != self.presets["paper"]["momentum"]:  # the preset with teacher=False has its heads
+        if not teacher:
             refuse_unused(BYOL, {"momentum": momentum}, needs="teacher=True", got=teacher)
         self.take(event, net, width)
         self.recipes = self.pair_of_recipes(views)
