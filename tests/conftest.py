@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import signal
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,16 @@ if hasattr(signal, "SIGHUP"):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, and commands that tests start go on
 
 collect_ignore = ["conftest.py"]  # for doctests; another one of the same name is collected
+
+
+SLOW = frozenset(Path(__file__).with_name("slow.txt").read_text().splitlines())  # by scripts/slow_tests.py
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.nodeid in SLOW:
+            item.add_marker("slow")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -32,6 +32,7 @@ script = _script()
 ENTRIES = [pytest.param(e, id=f"{e.model}-{e.preset}-{i}") for i, e in enumerate(script.PRESETS + script.VARIANTS)]
 
 
+@pytest.mark.slow
 def test_the_page_is_what_the_script_writes():
     assert script.FILE.read_text() == script.text(), "run python scripts/parameters.py"
 

@@ -32,6 +32,7 @@ def fewer_steps(words: list[str]) -> list[str]:
     return [str(min(20, int(w))) if before == "--steps" else w for before, w in zip(["", *words], words, strict=False)]
 
 
+@pytest.mark.slow
 def test_commands_run_in_order(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     commands = [c for c in COMMANDS if c[0] == "unsup"]

@@ -9,6 +9,8 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 EXCEPTIONS = {  # how many lines of each file mypy is told to leave alone; lower a number when it falls
     "src/unsup/contest/existing.py": 1,
@@ -54,6 +56,7 @@ def test_the_stubs_are_those_of_the_registry():
     assert stubs.FILE.read_text() == stubs.text(), "run python scripts/stubs.py"
 
 
+@pytest.mark.slow
 def test_an_editor_knows_the_options_of_a_model_and_the_settings(tmp_path):
     code = (
         "import unsup\n"

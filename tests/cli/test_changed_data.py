@@ -61,6 +61,7 @@ def change(made: Path) -> None:
     table(made / "t.csv", np.random.default_rng(0).normal(size=(200, 2))[1:])
 
 
+@pytest.mark.slow
 def test_every_command_that_reads_the_data_of_a_run_refuses_other_data(story: Path, made: Path, call: Any) -> None:
     vae, second = story / "vae", story / "made"
     commands: list[tuple[object, ...]] = [

@@ -178,6 +178,7 @@ def _counted(folders: dict[str, Path], work: Path, seed: int, count: int) -> Cou
     return found
 
 
+@pytest.mark.slow
 def test_damaged_folders_give_the_same_or_one_line(folders, tmp_path):
     found = _counted(folders, tmp_path, 1, FEW)
     assert sum(found.values()) == FEW
@@ -265,6 +266,7 @@ def _contests(contest: Path, work: Path, seed: int, count: int) -> Counter[str]:
     return found
 
 
+@pytest.mark.slow
 def test_damaged_contests_are_gone_on_with_or_refused(contest, tmp_path):
     found = _contests(contest, tmp_path, 1, 12)
     assert found["done"]

@@ -107,6 +107,7 @@ for name in sys.argv[3:]:
 """
 
 
+@pytest.mark.slow
 @OTHERS
 def test_golden_files_are_decoded_with_other_instructions_and_threads(threads: int, settings: dict[str, str]) -> None:
     words = [sys.executable, "-c", DECODE, str(GOLDEN), str(threads), *NAMES]

@@ -189,6 +189,7 @@ def test_a_refusal_leaves_the_mode_of_gradients(monkeypatch):
     assert torch.is_grad_enabled()
 
 
+@pytest.mark.slow
 def test_building_under_a_bound_changes_no_number():
     for name in names():
         for case in law_cases(name)[:2]:

@@ -143,7 +143,12 @@ def _named(entry: dict[str, Any]) -> str:
     return f"{entry['model']}-{entry['index']}"
 
 
-@pytest.mark.parametrize("told", [pytest.param(k, id=_named(entry)) for k, entry in RECORDED["cases"].items()])
+def _parameter(told: str, entry: dict[str, Any]) -> Any:
+    """A case; those after the first of its model are slow tests."""
+    return pytest.param(told, id=_named(entry), marks=[pytest.mark.slow] if entry["index"] else [])
+
+
+@pytest.mark.parametrize("told", [_parameter(k, entry) for k, entry in RECORDED["cases"].items()])
 def test_numbers_are_those_recorded(told: str) -> None:
     recorded = RECORDED["cases"][told]
     model, index = recorded["model"], recorded["index"]

@@ -18,20 +18,22 @@ from unsup.testing.check import judge
 from unsup.testing.subject import Subject
 
 SLOW = {
-    "ffjord": (3, 4),
+    "ffjord": (2, 3, 4),
     "flow++": (1, 2, 3),
     "glow": (4,),
     "maf": (9,),
-    "naf": (3, 4),
+    "naf": (2, 3, 4),
     "realnvp": (5, 6, 8),
-    "residual-flow": (4, 5),
-    "spline-flow": (4, 6, 11),
+    "residual-flow": (3, 4, 5),
+    "spline-flow": (4, 6, 7, 8, 11),
     "vq-vae": (2,),
 }
 """Cases whose laws take long; `make test-slow` has them."""
-LONG = ("accumulation", "completion", "compression", "descent", "frequencies", "no-memory", "processes", "save-load")
-"""Laws that take long: after the first `FIRST` cases of a model they are slow tests."""
-FIRST = 3
+LONG = (
+    *("accumulation", "bound-mass", "bound-tight", "completion", "compression", "descent", "fixed-point"),
+    *("frequencies", "loss-is-likelihood", "missing-integrated", "no-memory", "opposition", "processes", "save-load"),
+)
+"""Laws that take long: after the first case of a model they are slow tests."""
 
 
 @functools.cache
@@ -51,7 +53,7 @@ def _applicable() -> list:
 
 
 def _marks(name: str, number: int, law: str) -> list[pytest.MarkDecorator]:
-    is_slow = number in SLOW.get(name, ()) or (law in LONG and number >= FIRST)
+    is_slow = number in SLOW.get(name, ()) or (law in LONG and number > 0)
     return [pytest.mark.slow] if is_slow else []
 
 
