@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import unsup
 from unsup.cli.main import main
@@ -325,3 +326,24 @@ def test_text_is_told_as_text(call, tmp_path):
     found = call("neighbours", tmp_path / "run", text, "-n", 2, "-o", tmp_path / "page.html")
     assert found.status == 0, found.err
     assert "quick brown" in (tmp_path / "page.html").read_text()
+
+
+def test_pictures_have_the_size_of_training(call, tmp_path: Path) -> None:
+    """A run on resized pictures resizes those of the user in the same way; another size is refused."""
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        pixels = rng.integers(0, 256, (6 + i % 3, 9), dtype=np.uint8)
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{i}.png")
+    run, photos = tmp_path / "run", tmp_path / "photos"
+    assert call("fit", photos, "vae", "-o", run, "--plain", "--steps", 2, "--preset", "tiny", "--resize", 4).status == 0
+    for out, more in (("a.npz", ()), ("b.npz", ("--resize", 4))):
+        done = call("encode", run, photos, "-o", tmp_path / out, *more)
+        assert done.status == 0, done.err
+    first, second = (np.load(tmp_path / name) for name in ("a.npz", "b.npz"))
+    assert all(np.array_equal(first[key], second[key]) for key in first)
+    assert call("neighbours", run, photos / "3.png", "-n", 1).status == 0
+    assert call("score", run, photos, "-o", tmp_path / "s.csv").status == 0
+    refused = call("encode", run, photos, "-o", tmp_path / "c.npz", "--resize", 5)
+    assert refused.status == 2
+    assert "use --resize 4" in refused.err

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from unsup.core.model import Model
     from unsup.train.runs import Run
 
+_AS_TRAINED = ("sheet", "resize", "alpha")
+"""Options of the training data with which the files of the user are read too."""
 _FEW = 16  # the most numbers that are accepted on the command line
 
 
@@ -176,14 +178,18 @@ def examples_of(
 
 
 def reading_of(options: argparse.Namespace, run: Run) -> dict[str, Any]:
-    """The options with which the file of the user is read."""
+    """The options with which the file of the user is read: given ones, else some of those of the training data."""
+    reading = {k: v for k, v in chosen(options, EXAMPLE_OPTIONS).items() if k != "given"}
+    return like_training(options.file, run) | reading
+
+
+def like_training(file: str, run: Run) -> dict[str, Any]:
+    """The options with which the training data was read, as far as they are read in the same way from any file."""
     from unsup.data.load import options_taken
 
-    reading = {k: v for k, v in chosen(options, EXAMPLE_OPTIONS).items() if k != "given"}
-    sheet = None if (record := run.config["data"]) is None else record["options"].get("sheet")
-    if sheet is not None and "sheet" in options_taken(options.file):
-        reading.setdefault("sheet", sheet)
-    return reading
+    record = run.config["data"]
+    used = {} if record is None else {k: v for k in _AS_TRAINED if (v := record["options"].get(k)) is not None}
+    return {k: v for k, v in used.items() if k in options_taken(file)} if used else {}
 
 
 def _columns(run: Run) -> tuple[str, ...]:

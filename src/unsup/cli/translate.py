@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from unsup.cli.conditions import like_training
 from unsup.cli.options import Parser, add_memory
 from unsup.cli.show import write
 from unsup.core.config import Count
 from unsup.core.errors import CapabilityError, InputError
+from unsup.core.words import counted
+
+_COLOURS = {"a": "shades of grey", "b": "predicted colours"}
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -21,12 +25,14 @@ def main(arguments: Sequence[str]) -> int:
         "files", metavar="FILES", nargs="+", help="images, folders of images, .npy arrays, or data sets (test split)"
     )
     parser.add_out("folder to write to", metavar="FOLDER", folder=True, required=True)
-    parser.add_argument("--to", choices=("a", "b"), default="b", help="domain to translate to [b]")
-    parser.add_number("--resize", Count, "side in pixels to which images are resized")
+    parser.add_argument(
+        "--to", choices=("a", "b"), default="b", help="domain to translate to [b]; of models that colour, a is grey"
+    )
+    parser.add_number("--resize", Count, "side in pixels to which images are resized [as in training]")
     add_memory(parser)
     options = parser.parse(arguments)
 
-    from unsup.core.model import Translates
+    from unsup.core.model import Colours, Translates
     from unsup.core.storage import write_file
     from unsup.data import load_examples
     from unsup.pictures.images import plain_image, png_bytes
@@ -41,13 +47,14 @@ def main(arguments: Sequence[str]) -> int:
     if not model.event.is_image or model.event.shape[0] not in (1, 3):
         raise InputError(f"{model.event} is not a grey or colour image; use model.translate in Python")
     resize = {} if options.resize is None else {"resize": options.resize}
-    found = [(file, *load_examples(file, model.event, **resize)) for file in options.files]
+    found = [(file, *load_examples(file, model.event, **like_training(file, run) | resize)) for file in options.files]
     targets = _targets(options.out, [(file, names) for file, _, names in found])
     for (_, x, _), paths in zip(found, targets, strict=True):
         translated = model.translate(x.to(model.device), to=options.to)
         for one, path in zip(translated, paths, strict=True):
             write_file(path, png_bytes(plain_image(one, model.event)))
-    write(f"{sum(map(len, targets))} images of domain {options.to} written to {options.out}")
+    kind = _COLOURS[options.to] if isinstance(model, Colours) else f"domain {options.to}"
+    write(f"{counted(sum(map(len, targets)), 'image')} of {kind} written to {options.out}")
     return 0
 
 
