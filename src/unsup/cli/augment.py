@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from unsup.data.sound import SoundForm
     from unsup.pictures.gallery import Drawn
 
-_SKIPPED = ("given", "limit", "without", "unlabelled", "domain_b", "changed_data", "tail", "n")  # not useful here
+# Not useful here.
+_SKIPPED = ("given", "limit", "without", "unlabelled", "domain_b", "changed_data", "tail", "n", "labels", "label_seed")
 
 _MOST_WAVES = 6  # plots next to the original
 

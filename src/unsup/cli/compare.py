@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 PURPOSES = ("density", "samples", "anomalies", "features", "compression", "classes")
 _MINUTES, _MOST_SEEDS = 20.0, 100
-_UNUSED = ("domain_b", "unlabelled", "given")  # models of p(x) are compared
+_UNUSED = ("domain_b", "unlabelled", "labels", "label_seed", "given")  # models of p(x) are compared
 _KINDS = {"exact": "= exact", "bound": "≤ a bound, which may hide a better model", "estimate": "≈ an estimate"}
 
 

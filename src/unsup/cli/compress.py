@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from unsup.train.runs import Run
 
 _BATCH = 16  # examples whose likelihood is computed at once
+_OF_TRAINING = ("given", "limit", "unlabelled", "domain_b", "labels", "label_seed")  # not of test examples
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -115,7 +116,7 @@ def _sources(words: Sequence[str], run: Run) -> list[Source]:
 
         recorded = run.config.get("data") or {}
         options = recorded.get("options", {}) if recorded.get("name") == word else {}
-        kept = {k: v for k, v in options.items() if k not in ("given", "limit", "unlabelled", "domain_b")}
+        kept = {k: v for k, v in options.items() if k not in _OF_TRAINING}
         found.append(Source(f"{word}-test.npy", array=load_data(word, **kept).test.x.numpy()))
     paths = [word for word in words if word not in named]
     return found + (sources_of(paths) if paths else [])

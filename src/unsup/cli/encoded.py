@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from unsup.data.source import Data, Split
     from unsup.train.runs import Run
 
-_SKIPPED = ("unlabelled", "domain_b", "changed_data")
+_SKIPPED = ("unlabelled", "domain_b", "changed_data", "labels", "label_seed")
 
 
 def add_encoded_data(parser: Parser, arguments: Sequence[str]) -> None:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from unsup.evaluate.outliers import Detector, Outlier
     from unsup.pictures.gallery import Gallery
 
-_SKIPPED = ("given", "limit", "without", "unlabelled", "domain_b", "changed_data")  # not useful without training splits
+# Not useful without training splits.
+_SKIPPED = ("given", "limit", "without", "unlabelled", "domain_b", "labels", "label_seed", "changed_data")
 _KINDS = (".html", ".csv")
 
 

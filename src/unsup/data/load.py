@@ -25,6 +25,7 @@ from unsup.data.conditions import by_label, conditioned, without_columns
 from unsup.data.events import as_event
 from unsup.data.examples import Examples
 from unsup.data.form import Form
+from unsup.data.labelled import with_few_labels
 from unsup.data.memory import from_arrays
 from unsup.data.missing import Gaps, settled, values_of
 from unsup.data.precision import of_type
@@ -58,6 +59,8 @@ def load_data(
     given: tuple[str, ...] | str | None = None,
     unlabelled: str | Path | None = None,
     domain_b: str | Path | None = None,
+    labels: int | None = None,
+    label_seed: int | None = None,
     as_: Literal["bytes"] | None = None,
     **options: Any,
 ) -> Data:
@@ -81,6 +84,9 @@ def load_data(
             of other data with matching rows or file names.
         unlabelled: name or path of additional examples of the same kind, without labels, for models that use both.
         domain_b: name or path of a second domain, not paired with the first, for models that translate.
+        labels: number of training examples that keep their labels, the same of each class; all training examples are
+            the stream "unlabelled" as well. For models that learn from few labels.
+        label_seed: seed by which these are drawn, 0 by default.
         as_: "bytes" to read a file of any kind as its bytes.
         **options: options of the data, e.g. ``resize``, ``alpha`` (images); ``label``, ``drop`` (tables); ``length``
             (text, sound, bytes); ``field`` (JSON lines); ``channels``, ``in_memory`` (arrays); ``changed_data``
@@ -106,10 +112,14 @@ def load_data(
         streams = {"limit": limit, "without": without, "given": given, "unlabelled": unlabelled, "domain_b": domain_b}
         return _in_memory(name_or_path, {k: v for k, v in streams.items() if v is not None} | options)
     own = {"limit": limit, "without": without, "given": given, "unlabelled": unlabelled, "domain_b": domain_b}
-    own["as_"] = as_
+    own |= {"labels": labels, "label_seed": label_seed, "as_": as_}
     chosen = checked(place.name, place.options | options_of(load_data), own | options)
     if limit is not None and limit < 1:
         raise InputError(f"{place.name}: limit={limit}; expected the number of training examples, at least 1")
+    if label_seed is not None and labels is None:
+        raise InputError(
+            f"{place.name}: label_seed={label_seed} chooses the examples with labels; pass labels= as well"
+        )
     if chosen.get("data_dir") is not None:
         chosen["data_dir"] = str(Path(chosen["data_dir"]).absolute())
     reading = {k: v for k, v in chosen.items() if k not in own}
@@ -118,7 +128,7 @@ def load_data(
     found = place.read(reading)
     if "given" in chosen:
         found, recorded["given"] = conditioned(found, _words(chosen["given"]), place.name, _reader_of_pairs(reading))
-    recorded |= {k: chosen[k] for k in ("limit", "without", "as_") if k in chosen}
+    recorded |= {k: chosen[k] for k in ("limit", "without", "labels", "label_seed", "as_") if k in chosen}
     by_content = found.hashes is not None
     name = None if place.target == FRAME else place.name  # cannot be loaded again
     data = replace(found.data(place.name), name=name, options=recorded)
@@ -132,6 +142,8 @@ def load_data(
     for stream in ("domain_b", "unlabelled"):
         if stream in chosen:
             data = with_stream(data, stream, _second(data, stream, chosen))
+    if "labels" in chosen:
+        data = with_few_labels(data, chosen["labels"], chosen.get("label_seed", 0))
     return data
 
 

@@ -235,6 +235,7 @@ class Data(Described):
         given: the event of the conditions of the examples, or None: ``create(..., given=data.given)``.
         rate: samples a second where the examples are recordings of sound, else None.
         form: how samples are written to files like those that were read; None for arrays.
+        labelled: the rows of the whole training split that have labels, if only some have; ``train`` has these alone.
     """
 
     name: str | None
@@ -251,6 +252,7 @@ class Data(Described):
     given: Event | None = None
     rate: int | None = None
     form: Form | None = None
+    labelled: tuple[int, ...] | None = None
 
     @functools.cached_property
     def digest(self) -> str:
@@ -295,6 +297,8 @@ class Data(Described):
             record["given"] = self.given.to_json()
         if self.form is not None:
             record["form"] = self.form.to_json()
+        if self.labelled is not None:
+            record["labelled"] = list(self.labelled)
         if self.train.streams:
             streams = {name: self._stream(name) for name in self.train.streams}
             record["streams"] = {name: {k: len(v) for k, v in parts.items()} for name, parts in streams.items()}

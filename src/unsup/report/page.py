@@ -493,7 +493,7 @@ def commands_of(run: Recorded) -> Pairs:
     if data is not None:
         own, *_ = data_words(data)
         examples = [own, *flags({k: v for k, v in data["options"].items() if k in EXAMPLE_OPTIONS})]
-        alone = given is None and not {"domain_b", "unlabelled"} & data["options"].keys()
+        alone = given is None and not {"domain_b", "unlabelled", "labels"} & data["options"].keys()
         scores = "energy" in able or "score" in able
         labelled = run.config.get("labels") is not None
         classifies = "predict" in able and (given is not None or "condition" not in able)
