@@ -52,6 +52,27 @@ def statistics_of_groups(size: int | None) -> Iterator[None]:
         _GROUP.reset(token)
 
 
+_MOVES_AVERAGES: ContextVar[bool] = ContextVar("_MOVES_AVERAGES", default=True)
+
+
+@contextmanager
+def averages_kept() -> Iterator[None]:
+    """In this context, `BatchNorm` in training mode uses the statistics of the batch and keeps its running averages.
+
+    For passes over examples that are no data, such as adversarial ones.
+    """
+    token = _MOVES_AVERAGES.set(False)
+    try:
+        yield
+    finally:
+        _MOVES_AVERAGES.reset(token)
+
+
+def moves_averages() -> bool:
+    """Whether no `averages_kept` is around."""
+    return _MOVES_AVERAGES.get()
+
+
 def sizes_of_groups(count: int, size: int) -> list[int]:
     """Sizes of the groups of the ``count`` examples of a process, which differ by at most one.
 
@@ -122,6 +143,8 @@ class BatchNorm(nn.Module):
         if size is not None:
             return self._in_groups(x, size)
         statistics = (self.running_mean, self.running_var)
+        if self.training and not _MOVES_AVERAGES.get():
+            statistics = (self.running_mean.clone(), self.running_var.clone())
         return batch_norm(x, *statistics, self.weight, self.bias, self.training, self.momentum, self.eps)
 
     def _in_groups(self, x: Tensor, size: int) -> Tensor:

@@ -9,7 +9,7 @@ from unsup.nn.backbone import Backbone
 from unsup.nn.norm import BatchNorm
 
 _EXPANSION = 4  # of the last convolution of a bottleneck
-_SLOPE = 0.1  # of leaky ReLUs
+SLOPE = 0.1  # of leaky ReLUs
 
 
 def conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
@@ -100,8 +100,8 @@ class WideBlock(nn.Module):
         self.shortcut = conv(inputs, outputs, 1, stride) if inputs != outputs or stride > 1 else None
 
     def forward(self, x: Tensor) -> Tensor:
-        started = leaky_relu(self.first_norm(x), _SLOPE, inplace=True)
-        h = self.second(leaky_relu(self.second_norm(self.first(started)), _SLOPE, inplace=True))
+        started = leaky_relu(self.first_norm(x), SLOPE, inplace=True)
+        h = self.second(leaky_relu(self.second_norm(self.first(started)), SLOPE, inplace=True))
         found: Tensor = h + (x if self.shortcut is None else self.shortcut(started))
         return found
 
@@ -131,4 +131,4 @@ class WideResNet(Backbone):
         self.norm = BatchNorm(before)
 
     def finished(self, maps: Tensor) -> Tensor:
-        return leaky_relu(self.norm(maps), _SLOPE, inplace=True)
+        return leaky_relu(self.norm(maps), SLOPE, inplace=True)
