@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from unsup.core import random
 from unsup.core.parallel import own_rows, share_of
@@ -16,6 +17,7 @@ DRAWS = {
     "normal": lambda shape, axis: random.normal(shape, keyed_generator(0), like=LIKE, axis=axis),
     "uniform": lambda shape, axis: random.uniform(shape, keyed_generator(0), like=LIKE, axis=axis),
     "integers": lambda shape, axis: random.integers(3, 90, shape, keyed_generator(0), like=LIKE, axis=axis),
+    "beta": lambda shape, axis: random.beta(shape, 0.7, keyed_generator(0), like=LIKE, axis=axis),
     "bits": lambda shape, axis: random.bits(torch.full(shape, 0.5), keyed_generator(0), axis=axis),
     "dropout": lambda shape, axis: random.dropout(torch.ones(shape), 0.5, keyed_generator(0), axis=axis),
 }
@@ -105,3 +107,9 @@ def test_keys_do_not_change():
         (2**64 - 2, 5, 6): 8761769301729857001,
     }
     assert {key: keyed_generator(*key).initial_seed() for key in keys} == keys
+
+
+@pytest.mark.parametrize("concentration", [0.3, 0.75, 1.0, 20.0])
+def test_beta_has_its_distribution(concentration: float) -> None:
+    found = random.beta((4000,), concentration, keyed_generator(3), like=LIKE)
+    assert stats.kstest(found.numpy(), stats.beta(concentration, concentration).cdf).pvalue > 1e-3

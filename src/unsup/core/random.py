@@ -121,6 +121,19 @@ def uniform(shape: Sequence[int], generator: Generator | None, *, like: Tensor, 
     return cut(torch.rand(whole, generator=generator, dtype=_floating(like), device=like.device))
 
 
+def beta(
+    shape: Sequence[int], concentration: float, generator: Generator | None, *, like: Tensor, axis: int | None = 0
+) -> Tensor:
+    """Draws from Beta(a, a) with a small or large a; the other arguments are as in `normal`."""
+    whole, cut = _whole(shape, axis)
+    logs = []
+    for _ in range(2):  # log Gamma(a), as the logarithm of Gamma(a + 1) · U^(1/a), which does not underflow
+        power = torch.full(whole, concentration + 1, dtype=_floating(like), device=like.device)
+        rest = torch.rand(whole, generator=generator, dtype=power.dtype, device=like.device)
+        logs.append(torch._standard_gamma(power, generator=generator).log() + (1 - rest).log() / concentration)
+    return cut((logs[0] - logs[1]).sigmoid())
+
+
 def integers(
     low: int, high: int, shape: Sequence[int], generator: Generator | None, *, like: Tensor, axis: int | None = 0
 ) -> Tensor:

@@ -8,10 +8,12 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from unsup.core import random
 from unsup.core.batch import Batch
 from unsup.core.errors import InputError
 from unsup.core.event import REAL, Event
 from unsup.core.model import Classifies, Symptom, Terms
+from unsup.nn.augment import Recipe, augment, recipe_named
 from unsup.nn.backbones import BackboneName, build_backbone
 from unsup.nn.feature_model import LearnsFeatures, evaluating
 from unsup.nn.inputs import Features
@@ -41,6 +43,29 @@ class FewLabels(LearnsFeatures, Classifies):
         own = event if self.features is None else Event((self.features.size, 1, 1), REAL, "image")
         self.backbone = build_backbone(net, own, width=width, owner=owner)
         self.head = nn.Linear(self.backbone.size, classes)
+
+    def recipe(self, views: str) -> Recipe:
+        """The recipe of augmentation of this name, for the inputs of the model.
+
+        Raises:
+            InputError: there is no such recipe, or it does not fit the images; or any but ``none`` of other examples.
+        """
+        recipe, owner = recipe_named(views), type(self).__name__
+        if self.features is not None and recipe.operations:
+            raise InputError(f"{owner}: views={views!r} is for images; this data is {self.event}: use views='none'")
+        reason = None if self.features is not None else recipe.reason_against(self.event.shape)
+        if reason is not None:
+            raise InputError(f"{owner}: views={views!r} does not fit: an example {reason}; use a recipe that fits")
+        return recipe
+
+    def view(self, h: Tensor, recipe: Recipe, noise: float, generator: Generator | None) -> Tensor:
+        """A random view of inputs: augmented, with Gaussian noise of this deviation."""
+        h = augment(h, recipe, generator)
+        return h if not noise else h + noise * random.normal(h.shape, generator, like=h)
+
+    def together(self, *parts: Tensor) -> tuple[Tensor, ...]:
+        """The logits of several inputs by one pass, in which batch statistics are those of all of them."""
+        return self.logits(torch.cat(parts)).split([len(part) for part in parts])
 
     @property
     def code_size(self) -> int:
@@ -92,3 +117,8 @@ class FewLabels(LearnsFeatures, Classifies):
 def _is_picture(event: Event) -> bool:
     """Whether examples are images of levels."""
     return event.is_image and event.uniform is not None and event.uniform.kind in ("binary", "ordinal")
+
+
+def grouped(value: Tensor, groups: int) -> Tensor:
+    """The means of numbers of unlabelled examples, for each labelled one: ``(µ B,)`` → ``(B,)``."""
+    return value.view(groups, -1).mean(1)

@@ -28,7 +28,7 @@ from unsup.core.config import Count, Positive, Weight, Within
 from unsup.core.event import Event
 from unsup.core.model import Terms
 from unsup.nn.backbones import BackboneName
-from unsup.nn.few_labels import FewLabels
+from unsup.nn.few_labels import FewLabels, grouped
 from unsup.nn.norm import averages_kept
 from unsup.nn.tangents import pushed
 from unsup.prob.consistency import divergence, entropy, fisher_product, scaled_to
@@ -94,7 +94,7 @@ class VAT(FewLabels):
             moved = self.logits(h + scaled_to(direction, self.epsilon).to(h.dtype))
         told = logits if self.entropy else logits.detach()  # no backward pass for what has no weight
         each = {"vat": divergence(logits.detach(), moved), "entropy": entropy(told)}
-        vat, spread = (value.view(len(batch), -1).mean(1) for value in each.values())
+        vat, spread = (grouped(value, len(batch)) for value in each.values())
         loss: Tensor = labelled + self.alpha * vat + self.entropy * spread
         return {"loss": loss, **terms, "vat": vat, "entropy": spread}
 
