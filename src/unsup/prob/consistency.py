@@ -49,8 +49,8 @@ def fisher_product(logits: Tensor, direction: Tensor) -> Tensor:
 def sharpened(p: Tensor, temperature: float) -> Tensor:
     """p^(1/T) / Σ p^(1/T), ``(B, K)``: T = 1 is p itself, and T → 0 its largest entry alone.
 
-    >>> sharpened(torch.tensor([[0.6, 0.4]]), 0.01)
-    tensor([[1.0000e+00, 2.4591e-18]])
+    >>> sharpened(torch.tensor([[0.6, 0.4]]), 0.5)
+    tensor([[0.6923, 0.3077]])
     """
     return (at_least_float32(p).log() / temperature).softmax(1)
 
