@@ -25,7 +25,7 @@ def balanced(label: Tensor, each: int, classes: Sequence[int], seed: int) -> Ten
         classes: the numbers of the classes.
 
     >>> balanced(torch.tensor([0, 1, 0, 1, 1, 0, 0]), 2, (0, 1), seed=0).tolist()
-    [0, 1, 2, 3]
+    [1, 2, 4, 6]
     """
     rows = []
     for number in classes:
