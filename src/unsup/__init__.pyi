@@ -82,6 +82,14 @@ from unsup.families.selfsup.rotation import Rotation
 from unsup.families.selfsup.simclr import SimCLR
 from unsup.families.selfsup.split_brain import SplitBrain
 from unsup.families.selfsup.vicreg import VICReg
+from unsup.families.semisup.entropy_minimisation import EntropyMinimisation
+from unsup.families.semisup.fixmatch import FixMatch
+from unsup.families.semisup.mean_teacher import MeanTeacher
+from unsup.families.semisup.mixmatch import MixMatch
+from unsup.families.semisup.pseudo_label import PseudoLabel
+from unsup.families.semisup.supervised import Supervised
+from unsup.families.semisup.uda import UDA
+from unsup.families.semisup.vat import VAT
 from unsup.train.runs import open_run as open_run
 from unsup.train.settings import Settings as Settings
 from unsup.train.trainer import fit as fit
@@ -1136,5 +1144,153 @@ def create(
     decoder_heads: int = ...,
     views: str = ...,
 ) -> MAE: ...
+@overload
+def create(
+    name: Literal["supervised"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    classes: int = ...,
+    net: Literal[
+        "mlp", "conv-small", "conv-large", "nin-3", "nin-4", "nin-5", "wrn-28-2", "resnet18", "resnet50", "vit"
+    ] = ...,
+    width: float = ...,
+) -> Supervised: ...
+@overload
+def create(
+    name: Literal["entropy-minimisation"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    classes: int = ...,
+    net: Literal[
+        "mlp", "conv-small", "conv-large", "nin-3", "nin-4", "nin-5", "wrn-28-2", "resnet18", "resnet50", "vit"
+    ] = ...,
+    width: float = ...,
+    entropy: float = ...,
+    consistency: float = ...,
+    views: str = ...,
+    noise: float = ...,
+    ramp: float = ...,
+    unlabelled: int = ...,
+) -> EntropyMinimisation: ...
+@overload
+def create(
+    name: Literal["pseudo-label"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    classes: int = ...,
+    net: Literal[
+        "mlp", "conv-small", "conv-large", "nin-3", "nin-4", "nin-5", "wrn-28-2", "resnet18", "resnet50", "vit"
+    ] = ...,
+    width: float = ...,
+    weight: float = ...,
+    start: float = ...,
+    end: float = ...,
+    threshold: float = ...,
+    views: str = ...,
+    unlabelled: int = ...,
+) -> PseudoLabel: ...
+@overload
+def create(
+    name: Literal["vat"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    classes: int = ...,
+    net: Literal[
+        "mlp", "conv-small", "conv-large", "nin-3", "nin-4", "nin-5", "wrn-28-2", "resnet18", "resnet50", "vit"
+    ] = ...,
+    width: float = ...,
+    epsilon: float = ...,
+    alpha: float = ...,
+    entropy: float = ...,
+    iterations: int = ...,
+    unlabelled: int = ...,
+) -> VAT: ...
+@overload
+def create(
+    name: Literal["mean-teacher"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    classes: int = ...,
+    net: Literal[
+        "mlp", "conv-small", "conv-large", "nin-3", "nin-4", "nin-5", "wrn-28-2", "resnet18", "resnet50", "vit"
+    ] = ...,
+    width: float = ...,
+    weight: float = ...,
+    momentum: float = ...,
+    views: str = ...,
+    noise: float = ...,
+    ramp: float = ...,
+    unlabelled: int = ...,
+) -> MeanTeacher: ...
+@overload
+def create(
+    name: Literal["mixmatch"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    classes: int = ...,
+    net: Literal[
+        "mlp", "conv-small", "conv-large", "nin-3", "nin-4", "nin-5", "wrn-28-2", "resnet18", "resnet50", "vit"
+    ] = ...,
+    width: float = ...,
+    weight: float = ...,
+    ramp: float = ...,
+    temperature: float = ...,
+    alpha: float = ...,
+    guesses: int = ...,
+    views: str = ...,
+    unlabelled: int = ...,
+) -> MixMatch: ...
+@overload
+def create(
+    name: Literal["uda"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    classes: int = ...,
+    net: Literal[
+        "mlp", "conv-small", "conv-large", "nin-3", "nin-4", "nin-5", "wrn-28-2", "resnet18", "resnet50", "vit"
+    ] = ...,
+    width: float = ...,
+    weight: float = ...,
+    threshold: float = ...,
+    temperature: float = ...,
+    annealing: Literal["none", "linear", "exp", "log"] = ...,
+    views: str = ...,
+    strong: str = ...,
+    noise: float = ...,
+    unlabelled: int = ...,
+) -> UDA: ...
+@overload
+def create(
+    name: Literal["fixmatch"],
+    event: Event,
+    *,
+    preset: str | None = None,
+    seed: int = 0,
+    classes: int = ...,
+    net: Literal[
+        "mlp", "conv-small", "conv-large", "nin-3", "nin-4", "nin-5", "wrn-28-2", "resnet18", "resnet50", "vit"
+    ] = ...,
+    width: float = ...,
+    weight: float = ...,
+    threshold: float = ...,
+    views: str = ...,
+    strong: str = ...,
+    noise: float = ...,
+    unlabelled: int = ...,
+) -> FixMatch: ...
 @overload
 def create(name: str, event: Event, *, preset: str | None = None, seed: int = 0, **options: Any) -> Model: ...

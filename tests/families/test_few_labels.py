@@ -352,7 +352,7 @@ def test_mixtures_are_nearer_to_their_own_examples_each_with_its_share() -> None
     n = 400
     x = torch.eye(n, dtype=torch.float64).view(n, 1, 20, 20)
     y = torch.eye(3, dtype=torch.float64)[torch.arange(n) % 3]
-    mixed, label = model.mixed((x, y), seeded())
+    ((mixed, label),) = model.mixed([(x, y)], seeded())
     share = mixed.view(n, n).diagonal()
     assert float(share.min()) >= 0.5
     assert len(share.unique()) > 0.9 * n  # one for each example, not one for the batch

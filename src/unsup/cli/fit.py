@@ -81,8 +81,8 @@ def _begun(name: str, options: Any, settings: dict[str, Any], given: dict[str, A
         **chosen(options, DATA_OPTIONS),
     )
     if data.given is not None:
-        given["given"] = _condition(name, data)
-    model = create(name, data.event, preset=options.preset, seed=settings.get("seed", 0), **given)
+        _check_conditional(name, data)
+    model = create(name, data, preset=options.preset, seed=settings.get("seed", 0), **given)
     write(data.describe())
     for line in data.notes:
         write(line)
@@ -112,15 +112,14 @@ def too_large(name: str, model: Model, data: Data) -> str | None:
     )
 
 
-def _condition(name: str, data: Data) -> Any:
-    """The event of the conditions of ``data``, for a model that supports conditions."""
+def _check_conditional(name: str, data: Data) -> None:
+    """Refuse data with conditions for a model that does not support them."""
     from unsup.core.model import IsConditional
 
     if not issubclass(model_class(name), IsConditional):
         able = [n for n in names() if "condition" in row(n).abilities and model_class(n).refusal(data.event) is None]
         others = f"models for this data that do: {', '.join(able) or 'none'}"
         raise CapabilityError(f"{name} does not support conditions; remove --given, or choose another model ({others})")
-    return data.given
 
 
 def _moved(run: Run, data: str | None) -> str | None:

@@ -75,10 +75,12 @@ class Described(ABC):
     Attributes:
         event: the event of one example.
         given: the event of the conditions of the examples, or None.
+        labels: the names of the classes, or None.
     """
 
     event: Event
     given: Event | None
+    labels: tuple[str, ...] | None
 
 
 BINARY = Support("binary")

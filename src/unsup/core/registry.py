@@ -83,7 +83,7 @@ def create(name: str, event: Event | Described, *, preset: str | None = None, se
     Args:
         name: a registry name, e.g. ``"made"``.
         event: data, or the description of one example, e.g. ``data.event``. If data has conditions, the model is
-            conditioned on them if it can be.
+            conditioned on them if it can be; a classifier has the classes of its labels.
         preset: ``"tiny"``, ``"paper"``, or None for the default size.
         seed: seed of the initial parameters. The global generator is not changed.
         ***options: options of the model; they override those of the preset.
@@ -111,6 +111,8 @@ def create(name: str, event: Event | Described, *, preset: str | None = None, se
     if isinstance(event, Described):
         if event.given is not None and issubclass(cls, IsConditional):
             options = {"given": event.given} | options
+        if event.labels is not None and cls.needs_labels:
+            options = {"classes": len(event.labels)} | options
         event = event.event
     if not isinstance(event, Event):
         raise InputError(

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from unsup.core.parallel import process_count
+from unsup.core.parallel import mean_over_rows, process_count
 from unsup.nn.backbone import Backbone, ChannelScale
 from unsup.nn.norm import BatchNorm, averages_kept, moves_averages
 from unsup.nn.resnets import SLOPE, BasicBlock, Bottleneck, WideBlock, WideResNet
@@ -102,7 +102,7 @@ def _conv(module: nn.Conv2d, x: Tensor, d: Tensor) -> Pair:
 def _norm(module: BatchNorm, x: Tensor, d: Tensor) -> Pair:
     """The Jacobian of a normalised channel is symmetric: the backward pass of the layer is also its tangent."""
     if process_count() > 1 and module.training:
-        return _in_forward_mode(module, x, d)
+        return _shared_norm(module, x, d)
     weight, statistics = module.weight, (module.running_mean, module.running_var)
     if module.training and not moves_averages():
         statistics = (module.running_mean.clone(), module.running_var.clone())
@@ -114,6 +114,19 @@ def _norm(module: BatchNorm, x: Tensor, d: Tensor) -> Pair:
         found = (d.to(x.dtype), x.detach(), weight, *statistics, mean, scale, module.training, module.eps)
         moved: Tensor = back(*found, [True, False, False])[0]
     return y, moved
+
+
+def _shared_norm(module: BatchNorm, x: Tensor, d: Tensor) -> Pair:
+    """The same with the statistics of the batches of all processes."""
+    y, axes = module(x), [i for i in range(x.ndim) if i != 1]
+    shape = [-1 if i == 1 else 1 for i in range(x.ndim)]
+    with torch.no_grad():
+        x, d = at_least_float32(x.detach()), at_least_float32(d)
+        centred = x - mean_over_rows(x.mean(axes)).view(shape)
+        scale = (mean_over_rows(centred.square().mean(axes)).view(shape) + module.eps).rsqrt()
+        drift, stretch = (mean_over_rows(each.mean(axes)).view(shape) for each in (d, centred * scale * d))
+        moved = (d - drift - centred * scale * stretch) * scale
+        return y, moved if module.weight is None else moved * module.weight.view(shape)
 
 
 def _leaky(x: Tensor, d: Tensor, slope: float) -> Pair:

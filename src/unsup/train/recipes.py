@@ -146,7 +146,7 @@ def _resolved(value: Any, runs: Path, recipe: Recipe, run: RecipeRun, seed: int)
 
 
 def _one(recipe: Recipe, run: RecipeRun, seed: int, data: Any, folder: Path, progress: ProgressMode) -> dict[str, Any]:
-    model = create(run.model, data.event, preset=run.preset, seed=seed, **run.options)
+    model = create(run.model, data, preset=run.preset, seed=seed, **run.options)
     started = Run(folder).exists
     fitted = fit(model, data, out=folder, resume=started, progress=progress, **run.training, seed=seed)
     if fitted.interrupted:

@@ -39,6 +39,10 @@ def check_data(model: Model, data: Data) -> None:
             f"{owner} needs labels, but {name} has none; name their column with --label NAME (load_data(..., "
             "label=NAME)), or pass them to from_arrays"
         )
+    classes = model.config.get("classes")
+    if model.needs_labels and classes is not None and data.labels is not None and classes != len(data.labels):
+        count = len(data.labels)
+        raise InputError(f"this {owner} has {classes} classes, but {name} has {count}; create it with classes={count}")
 
 
 def check_settings(model: Model, settings: Settings) -> None:

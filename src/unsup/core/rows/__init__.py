@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 
 from unsup.core.errors import InputError
-from unsup.core.rows import adversarial, autoregressive, classical, energy, flows, latent, selfsup
+from unsup.core.rows import adversarial, autoregressive, classical, energy, flows, latent, selfsup, semisup
 from unsup.core.rows.record import Paper, Row
 
 __all__ = ["Paper", "Row", "register", "rows"]
@@ -19,7 +19,7 @@ ENTRY_POINTS = "unsup.models"
 
 _ROWS: dict[str, Row] = {
     row.name: row
-    for family in (classical, autoregressive, flows, latent, adversarial, energy, selfsup)
+    for family in (classical, autoregressive, flows, latent, adversarial, energy, selfsup, semisup)
     for row in family.ROWS
 }
 _found_installed = False

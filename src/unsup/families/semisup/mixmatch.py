@@ -27,6 +27,7 @@ from unsup.core.batch import Batch
 from unsup.core.config import Count, Positive, Weight, Within
 from unsup.core.event import Event
 from unsup.core.model import Terms
+from unsup.core.parallel import all_rows, first_row
 from unsup.nn.backbones import BackboneName
 from unsup.nn.few_labels import FewLabels, grouped
 from unsup.nn.norm import averages_kept
@@ -100,9 +101,9 @@ class MixMatch(FewLabels):
         views = [self.view(u, self.views, 0.0, generator) for _ in range(self.guesses)]
         y = one_hot(batch.label, self.classes).to(at_least_float32(h).dtype)
         q = self.guess(views).to(y.dtype)
-        mixed, target = self.mixed((torch.cat([h, *views]), torch.cat([y, *[q] * self.guesses])), generator)
-        labelled, *other = self.logits(mixed).split([len(h), *[len(u)] * self.guesses])
-        own, *guessed = target.split([len(h), *[len(u)] * self.guesses])
+        mixed = self.mixed([(h, y), *((view, q) for view in views)], generator)
+        labelled, *other = self.together(*(x for x, _ in mixed))
+        own, *guessed = (target for _, target in mixed)
         loss = soft_cross_entropy(own, labelled)
         distance = [
             (q - at_least_float32(logits).softmax(1)).square().mean(1) for q, logits in zip(guessed, other, strict=True)
@@ -120,12 +121,18 @@ class MixMatch(FewLabels):
         assert isinstance(p, Tensor)
         return sharpened(p, self.temperature)
 
-    def mixed(self, examples: Mixture, generator: Generator | None) -> Mixture:
-        """Examples and their labels, each mixed with a partner; λ ≥ 1/2 for each."""
-        x, y = examples
-        like = y[:, 0]
-        share = random.beta(like.shape, self.alpha, generator, like=like)
-        share = torch.maximum(share, 1 - share)
-        partner = torch.randperm(len(x), generator=generator, device=x.device)
-        weight = share.to(x.dtype).view(-1, *(1,) * (x.ndim - 1))
-        return x.lerp(x[partner], 1 - weight), y.lerp(y[partner], 1 - share[:, None])
+    def mixed(self, parts: list[Mixture], generator: Generator | None) -> list[Mixture]:
+        """Examples and their labels, each mixed with a partner from all parts of all processes; λ ≥ 1/2 for each."""
+        whole = [(all_rows(x), all_rows(y)) for x, y in parts]
+        others, labels = (torch.cat([pair[i] for pair in whole]) for i in range(2))
+        partner = random.permutation(len(others), generator, like=others)
+        found, before = [], 0
+        for (x, y), (all_x, _) in zip(parts, whole, strict=True):
+            start = before + first_row() * len(all_x) // len(whole[0][0])
+            own = partner[start : start + len(x)]
+            share = random.beta((len(x),), self.alpha, generator, like=y)
+            share = torch.maximum(share, 1 - share)
+            weight = share.to(x.dtype).view(-1, *(1,) * (x.ndim - 1))
+            found.append((x.lerp(others[own], 1 - weight), y.lerp(labels[own], 1 - share[:, None])))
+            before += len(all_x)
+        return found

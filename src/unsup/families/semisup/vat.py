@@ -75,7 +75,7 @@ class VAT(FewLabels):
         classes: Count = 2,
         net: BackboneName = "mlp",
         width: Positive = 1.0,
-        epsilon: Positive = 2.0,
+        epsilon: Positive = 1.0,
         alpha: Weight = 1.0,
         entropy: Weight = 0.0,
         iterations: Annotated[int, Within(1, 100)] = 1,
