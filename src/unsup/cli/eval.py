@@ -68,6 +68,7 @@ def main(arguments: Sequence[str]) -> int:
             f"--extractor {options.extractor} is for measures of samples; give --samples N too, e.g. 10000"
         )
 
+    from unsup.core.model import Classifies, HasDensity
     from unsup.evaluate.bench import Bench, Measuring
     from unsup.evaluate.exam import Exam
     from unsup.evaluate.measures import check_labels, choose_measures, possible_measures, sample_measures
@@ -81,6 +82,8 @@ def main(arguments: Sequence[str]) -> int:
         asked = possible_measures(run.data)
     elif options.measures is None and options.samples is not None:
         asked = sample_measures(run.data)
+    elif options.measures is None and isinstance(run.model, Classifies) and not isinstance(run.model, HasDensity):
+        asked = ("accuracy",)
     measuring = Measuring(
         examples=options.examples,
         samples=options.samples or _SAMPLES,

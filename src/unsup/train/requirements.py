@@ -68,7 +68,8 @@ def check_settings(model: Model, settings: Settings) -> None:
 
 def _stream_mend(stream: str) -> str:
     if stream in options_of(load_data):
-        return f"name it with --{stream.replace('_', '-')} PATH (load_data(..., {stream}=PATH))"
+        few = ", or keep the labels of few with --labels N (labels=N)" if stream == "unlabelled" else ""
+        return f"name it with --{stream.replace('_', '-')} PATH (load_data(..., {stream}=PATH)){few}"
     return f"add it to the training split: Split(x, streams={{{stream!r}: Split(...)}})"
 
 
