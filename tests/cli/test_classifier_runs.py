@@ -12,7 +12,6 @@ import torch
 import unsup
 from unsup.core.errors import InputError
 from unsup.core.model import Classifies
-from unsup.train.runs import Run
 
 SHORT = ("--steps", 60, "--plain", "--model.width", 0.1)
 
@@ -25,7 +24,7 @@ def test_the_story_of_a_run(call, tmp_path: Path) -> None:
     model, data = unsup.load(run), unsup.load_data("digits", labels=50, label_seed=2)
     assert isinstance(model, Classifies)
     assert model.config["classes"] == 10
-    assert Run(run).config["data"]["labelled"] == list(data.labelled or ())
+    assert json.loads((run / "about.json").read_text())["data"]["labelled"] == list(data.labelled or ())
     found = json.loads(call("eval", run, "--json").out)["figures"]["accuracy"]
     right = model.predict_proba(data.test.x).argmax(1) == data.test.label
     assert found["value"] == pytest.approx(float(right.double().mean()))

@@ -417,7 +417,8 @@ def small(name: str):
         (pictures, Event((3, 16, 16), Support("ordinal", 256), "image")),
     ):
         if model_class(name).refusal(event) is None:
-            return unsup.from_arrays(x.numpy(), label=label.numpy(), event=event)
+            more = {"unlabelled": x.numpy()} if "unlabelled" in model_class(name).streams else {}
+            return unsup.from_arrays(x.numpy(), label=label.numpy(), event=event, **more)
     raise AssertionError(f"no data for {name}")
 
 

@@ -59,7 +59,7 @@ _MOVES_AVERAGES: ContextVar[bool] = ContextVar("_MOVES_AVERAGES", default=True)
 def averages_kept() -> Iterator[None]:
     """In this context, `BatchNorm` in training mode uses the statistics of the batch and keeps its running averages.
 
-    For passes over examples that are no data, such as adversarial ones.
+    For passes over other examples than those of the data, such as adversarial ones.
     """
     token = _MOVES_AVERAGES.set(False)
     try:

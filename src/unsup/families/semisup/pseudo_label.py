@@ -2,7 +2,7 @@
 
     L = −log p(y | x) + α(t) · −log p(ŷ | u),      ŷ = argmax_y p(y | u)
 
-drawn anew at every step (Lee 2013, "Pseudo-Label: The Simple and Efficient Semi-Supervised Learning Method for Deep
+drawn again at every step (Lee 2013, "Pseudo-Label: The Simple and Efficient Semi-Supervised Learning Method for Deep
 Neural Networks", ICML workshop on challenges in representation learning). α rises linearly from 0 between two shares of
 a run. With a threshold, only unlabelled examples whose p(ŷ | u) reaches it have a label; the mean is over all of them.
 """
@@ -46,7 +46,7 @@ class PseudoLabel(FewLabels):
         unlabelled: number of unlabelled examples for each labelled one.
 
     Raises:
-        InputError: images that are too small for the network, examples that are no images in another than ``mlp``, or a
+        InputError: images that are too small for the network; examples that are not images in another than ``mlp``; a
             recipe that does not fit.
 
     >>> import torch

@@ -30,7 +30,7 @@ class Supervised(FewLabels):
         width: a factor of its numbers of channels.
 
     Raises:
-        InputError: images that are too small for the network, or examples that are no images in another than ``mlp``.
+        InputError: images that are too small for the network, or examples that are not images in another than ``mlp``.
 
     >>> import torch
     >>> from unsup.core.event import Support

@@ -45,7 +45,7 @@ class UDA(FewLabels):
         unlabelled: number of unlabelled examples for each labelled one.
 
     Raises:
-        InputError: images that are too small for the network, examples that are no images in another than ``mlp``, or a
+        InputError: images that are too small for the network; examples that are not images in another than ``mlp``; a
             recipe that does not fit.
 
     >>> import torch

@@ -53,7 +53,7 @@ class VAT(FewLabels):
         unlabelled: number of unlabelled examples for each labelled one.
 
     Raises:
-        InputError: images that are too small for the network, or examples that are no images in another than ``mlp``.
+        InputError: images that are too small for the network, or examples that are not images in another than ``mlp``.
 
     >>> import torch
     >>> from unsup.core.event import Support
