@@ -104,15 +104,17 @@ def load_data(
     >>> print(load_data("digits", given="label").given)
     nominal(10)
     """
+    place: Place | None
     if isinstance(name_or_path, Frame):
         place = Place(_FRAME_NAME, FRAME, name_or_path)
     elif isinstance(name_or_path, (str, os.PathLike)):
         place = place_of(name_or_path, as_=as_)
     else:
-        streams = {"limit": limit, "without": without, "given": given, "unlabelled": unlabelled, "domain_b": domain_b}
-        return _in_memory(name_or_path, {k: v for k, v in streams.items() if v is not None} | options)
+        place = None  # in memory
     own = {"limit": limit, "without": without, "given": given, "unlabelled": unlabelled, "domain_b": domain_b}
     own |= {"labels": labels, "label_seed": label_seed, "as_": as_}
+    if place is None:
+        return _in_memory(name_or_path, {k: v for k, v in own.items() if v is not None} | options)
     chosen = checked(place.name, place.options | options_of(load_data), own | options)
     if limit is not None and limit < 1:
         raise InputError(f"{place.name}: limit={limit}; expected the number of training examples, at least 1")
