@@ -125,3 +125,13 @@ def test_bad_input_is_one_line(call, story: Path, runs: Path, tmp_path: Path) ->
         assert called.err.startswith("unsup: error: "), called.err
         assert expected in called.err, (expected, called.err)
     assert not out.exists()
+
+
+def test_coloured_pictures_are_called_so_and_have_the_size_of_training(call, tmp_path: Path) -> None:
+    photos = pngs(tmp_path / "photos", unsup.load_data("stripes", n=12).train.x)
+    assert call("fit", photos, "colorization", "-o", tmp_path / "run", *FIT, "--resize", 8).status == 0
+    for to, words in (("b", "12 images of predicted colours"), ("a", "12 images of shades of grey")):
+        done = call("translate", tmp_path / "run", photos, "-o", tmp_path / to, "--to", to)
+        assert done.status == 0, done.err
+        assert words in done.out
+        assert pixels(tmp_path / to / "3.png").shape[1:] == (8, 8)

@@ -10,9 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import unsup
+from unsup.core import registry
 from unsup.core.batch import Batch, Time
 from unsup.core.errors import InputError
 from unsup.core.event import REAL, Event, Support
+from unsup.core.model import Model, Terms
 from unsup.families.semisup.entropy_minimisation import EntropyMinimisation
 from unsup.families.semisup.fixmatch import FixMatch
 from unsup.families.semisup.mean_teacher import MeanTeacher
@@ -423,3 +426,23 @@ def test_fixmatch_masks_and_averages_over_all() -> None:
 def test_recipes_are_for_images() -> None:
     with pytest.raises(InputError, match="views='crop-flip' is for images; this data is vector of 2"):
         MixMatch(PLANE, width=0.02)
+
+
+class OfLabels(Model):
+    """A model of another package that reads labels, and counts classes in its own way."""
+
+    presets = {"tiny": {}}
+    needs_labels = True
+
+    def __init__(self, event: Event, *, groups: int = 4) -> None:
+        self.groups = groups
+
+    def loss(self, batch: Batch, *, generator: torch.Generator | None = None) -> Terms:
+        raise NotImplementedError
+
+
+def test_only_models_with_an_option_for_classes_are_given_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = unsup.load_data("digits")
+    assert unsup.create("supervised", data, width=0.02).config["classes"] == 10
+    monkeypatch.setattr(registry, "model_class", lambda name: OfLabels)
+    assert unsup.create("supervised", data).config == {"groups": 4}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from unsup.core.config import Seed, check_value
+from unsup.core.config import Seed, check_value, options_of
 from unsup.core.errors import InputError, kind_of, nearest
 from unsup.core.event import Described, Event
 from unsup.core.rows import register, rows
@@ -111,7 +111,7 @@ def create(name: str, event: Event | Described, *, preset: str | None = None, se
     if isinstance(event, Described):
         if event.given is not None and issubclass(cls, IsConditional):
             options = {"given": event.given} | options
-        if event.labels is not None and cls.needs_labels:
+        if event.labels is not None and cls.needs_labels and "classes" in options_of(cls.__init__):
             options = {"classes": len(event.labels)} | options
         event = event.event
     if not isinstance(event, Event):

@@ -64,7 +64,7 @@ class VAT(FewLabels):
 
     presets = {
         "tiny": {"width": 0.01},
-        "paper": {"classes": 10, "net": "conv-large", "epsilon": 8.0, "entropy": 1.0, "unlabelled": 4},
+        "paper": {"classes": 10, "net": "conv-large", "epsilon": 10.0, "entropy": 1.0, "unlabelled": 4},
     }
     fit_defaults = {"lr": 1e-3, "batch_size": 100}
 
