@@ -44,6 +44,21 @@ class LearnsFeatures(Model, CanEncode):
         scaled = (x - support.low).to(self.dtype) / (support.levels - 1)
         return scaled.clamp(0, 1)
 
+    def recipe_named(self, views: str) -> Recipe:
+        """The recipe of augmentation of this name, for the images of the model.
+
+        Raises:
+            InputError: there is no such recipe, or it does not fit the images.
+        """
+        recipe = recipe_named(views)
+        reason = recipe.reason_against(self.event.shape)
+        if reason is not None:
+            raise InputError(
+                f"{type(self).__name__}: views={views!r} does not fit: an example {reason}; use --model.views none, or "
+                "a recipe that fits"
+            )
+        return recipe
+
     def diagnose(self, terms: Mapping[str, float]) -> Symptom | None:
         """Collapse: all embeddings are nearly the same."""
         spread = next((value for name, value in terms.items() if name.split("/")[-1] == "spread"), None)
@@ -128,21 +143,6 @@ class FeatureModel(LearnsFeatures):
         if stage > stages:
             raise InputError(f"{type(self).__name__}: stage={stage} should be at most {stages}, the stages of this net")
         return stage
-
-    def recipe_named(self, views: str) -> Recipe:
-        """The recipe of augmentation of this name, for the images of the model.
-
-        Raises:
-            InputError: there is no such recipe, or it does not fit the images.
-        """
-        recipe = recipe_named(views)
-        reason = recipe.reason_against(self.event.shape)
-        if reason is not None:
-            raise InputError(
-                f"{type(self).__name__}: views={views!r} does not fit: an example {reason}; use --model.views none, or "
-                "a recipe that fits"
-            )
-        return recipe
 
     def pair_of_recipes(self, views: tuple[str, ...]) -> tuple[Recipe, Recipe]:
         """The recipes of two views: one name stands for both.

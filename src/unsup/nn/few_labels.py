@@ -13,7 +13,7 @@ from unsup.core.batch import Batch
 from unsup.core.errors import InputError
 from unsup.core.event import REAL, Event
 from unsup.core.model import Classifies, Symptom, Terms
-from unsup.nn.augment import Recipe, augment, recipe_named
+from unsup.nn.augment import Recipe, augment
 from unsup.nn.backbones import BackboneName, build_backbone
 from unsup.nn.feature_model import LearnsFeatures, evaluating
 from unsup.nn.inputs import Features
@@ -44,19 +44,12 @@ class FewLabels(LearnsFeatures, Classifies):
         self.backbone = build_backbone(net, own, width=width, owner=owner)
         self.head = nn.Linear(self.backbone.size, classes)
 
-    def recipe(self, views: str) -> Recipe:
-        """The recipe of augmentation of this name, for the inputs of the model.
-
-        Raises:
-            InputError: there is no such recipe, or it does not fit the images; or any but ``none`` of other examples.
-        """
-        recipe, owner = recipe_named(views), type(self).__name__
-        if self.features is not None and recipe.operations:
+    def recipe_named(self, views: str) -> Recipe:
+        """As of all models of features; examples that are not images have no recipes."""
+        if self.features is not None and views != "none":
+            owner = type(self).__name__
             raise InputError(f"{owner}: views={views!r} is for images; this data is {self.event}: use views='none'")
-        reason = None if self.features is not None else recipe.reason_against(self.event.shape)
-        if reason is not None:
-            raise InputError(f"{owner}: views={views!r} does not fit: an example {reason}; use a recipe that fits")
-        return recipe
+        return super().recipe_named(views)
 
     def view(self, h: Tensor, recipe: Recipe, noise: float, generator: Generator | None) -> Tensor:
         """A random view of inputs: augmented, with Gaussian noise of this deviation."""

@@ -83,7 +83,7 @@ class EntropyMinimisation(FewLabels):
     ) -> None:
         self.take(event, classes, net, width)
         self.entropy, self.consistency = entropy, consistency
-        self.views, self.noise, self.ramp = self.recipe(views), noise, ramp
+        self.views, self.noise, self.ramp = self.recipe_named(views), noise, ramp
         self.streams = {"unlabelled": unlabelled}
 
     def loss(self, batch: Batch, *, generator: Generator | None = None) -> Terms:

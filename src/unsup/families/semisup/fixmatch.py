@@ -79,7 +79,7 @@ class FixMatch(FewLabels):
     ) -> None:
         self.take(event, classes, net, width)
         self.weight, self.threshold = weight, threshold
-        self.views, self.strong, self.noise = self.recipe(views), self.recipe(strong), noise
+        self.views, self.strong, self.noise = self.recipe_named(views), self.recipe_named(strong), noise
         self.streams = {"unlabelled": unlabelled}
 
     def loss(self, batch: Batch, *, generator: Generator | None = None) -> Terms:

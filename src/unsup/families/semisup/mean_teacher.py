@@ -84,7 +84,7 @@ class MeanTeacher(FewLabels):
     ) -> None:
         self.take(event, classes, net, width)
         self.weight, self.momentum, self.ramp = weight, momentum, ramp
-        self.views, self.noise = self.recipe(views), noise
+        self.views, self.noise = self.recipe_named(views), noise
         self.streams = {"unlabelled": unlabelled}
         self.teacher = teacher_of(nn.Sequential(self.backbone, self.head))
 

@@ -90,7 +90,7 @@ class MixMatch(FewLabels):
     ) -> None:
         self.take(event, classes, net, width)
         self.weight, self.ramp, self.temperature, self.alpha, self.guesses = weight, ramp, temperature, alpha, guesses
-        self.views = self.recipe(views)
+        self.views = self.recipe_named(views)
         self.streams = {"unlabelled": unlabelled}
 
     def loss(self, batch: Batch, *, generator: Generator | None = None) -> Terms:

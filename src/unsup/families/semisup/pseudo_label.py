@@ -80,7 +80,7 @@ class PseudoLabel(FewLabels):
             raise InputError(f"PseudoLabel: end={end} should be at least start={start}")
         self.take(event, classes, net, width)
         self.weight, self.start, self.end, self.threshold = weight, start, end, threshold
-        self.views = self.recipe(views)
+        self.views = self.recipe_named(views)
         self.streams = {"unlabelled": unlabelled}
 
     def loss(self, batch: Batch, *, generator: Generator | None = None) -> Terms:
